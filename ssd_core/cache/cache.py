@@ -1,0 +1,151 @@
+"""The caches a decoder runs over: one for the prompts, one that keeps what each head needs while a picture is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from ..errors import UserError
+from ..models.base import Geometry
+from ..policies.base import Keep, Policy, RankingPolicy
+from .slots import Slots
+
+
+class PromptCache:
+    """Runs prompts of one length through the decoder and keeps their keys and values, [m, T, kv_heads, D] a layer."""
+
+    def __init__(self) -> None:
+        self.keys: list[Tensor] = []
+        self.values: list[Tensor] = []
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        self.keys.append(k)
+        self.values.append(v)
+        group = q.shape[2] // k.shape[2]
+        q, k, v = (part.transpose(1, 2) for part in (q, k, v))
+        if group > 1:
+            k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
+        return scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2)
+
+
+@dataclass(frozen=True)
+class Alike:
+    """Pairs of one layer that keep alike: the rows with prompts of `prompt` tokens, and these heads of each."""
+
+    keep: Keep
+    prompt: int
+    rows: tuple[int, ...]
+    heads: tuple[int, ...]
+
+
+def group_pairs(policy: Policy, geometry: Geometry, prompts: Sequence[int]) -> Iterator[list[Alike]]:
+    """For each layer, its (row, kv head) pairs grouped by how they keep. `prompts` holds each row's prompt length.
+
+    A row's slots depend on its own prompt alone, never on the batch around it, so a picture is the same in any batch.
+    """
+    of_length = {length: policy.keeps(geometry, length) for length in sorted(set(prompts))}
+    rows_of = {length: tuple(row for row, own in enumerate(prompts) if own == length) for length in of_length}
+    for layer in range(geometry.layers):
+        groups = []
+        for length, keeps in of_length.items():
+            for keep in sorted(set(keeps[layer]), key=lambda keep: (keep.slots, keep.role)):
+                heads = tuple(head for head, own in enumerate(keeps[layer]) if own == keep)
+                groups.append(Alike(keep, length, rows_of[length], heads))
+        yield groups
+
+
+class SlotCache:
+    """The slots of every layer, for a batch of rows that draw together, one token a step."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        geometry: Geometry,
+        prompts: Sequence[int],
+        dtype: torch.dtype,
+        device: torch.device | str,
+    ) -> None:
+        """prompts: the prompt length of each row, begin-of-image token included."""
+        self.kv_heads = geometry.kv_heads
+        self.rows = len(prompts)
+        ranking = policy if isinstance(policy, RankingPolicy) else None
+        refresh = ranking.steps_between(geometry) if ranking else 0
+        fade = ranking.fade(geometry) if ranking else 1.0
+        self.groups = list(group_pairs(policy, geometry, prompts))
+        self.layers: list[list[Slots]] = []
+        for groups in self.groups:
+            slots = []
+            for group in groups:
+                check_refresh_fits(group.keep, refresh, geometry.cached_tokens(group.prompt))
+                pairs = None
+                if len(groups) > 1:
+                    rows = torch.tensor(group.rows)[:, None]
+                    pairs = (rows * self.kv_heads + torch.tensor(group.heads)).flatten().to(device)
+                count = len(group.rows) * len(group.heads)
+                slots.append(
+                    Slots(pairs, count, group.keep, geometry.head_dim, geometry.columns, ranking, refresh, fade, dtype, device)
+                )
+            self.layers.append(slots)
+
+    def fill(self, length: int, prompts: PromptCache, prompt_of_row: dict[int, int]) -> None:
+        """Give the rows with prompts of `length` tokens their prompt's keys and values.
+
+        prompt_of_row: which of the prompts each of these rows has."""
+        for layer, groups in enumerate(self.groups):
+            for group, slots in zip(groups, self.layers[layer], strict=True):
+                if group.prompt == length:
+                    which = torch.tensor([prompt_of_row[row] for row in group.rows])[:, None]
+                    heads = torch.tensor(group.heads)
+                    # [rows, heads, T, D] -> [pairs, T, D]
+                    keys = prompts.keys[layer].transpose(1, 2)[which, heads].flatten(0, 1)
+                    values = prompts.values[layer].transpose(1, 2)[which, heads].flatten(0, 1)
+                    slots.fill(keys, values)
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """One token of every row: q [B, 1, heads, D], k and v [B, 1, kv_heads, D] -> [B, 1, heads, D]."""
+        batch, _, heads, dim = q.shape
+        pairs = batch * self.kv_heads
+        q, k, v = q.reshape(pairs, -1, dim), k.reshape(pairs, dim), v.reshape(pairs, dim)
+        parts = self.layers[layer]
+        if parts[0].pairs is None:
+            output = parts[0].attend(q, k, v)
+        else:
+            output = torch.empty_like(q)
+            for slots in parts:
+                own = slots.pairs
+                output.index_copy_(0, own, slots.attend(q[own], k[own], v[own]))
+        return output.view(batch, 1, heads, dim)
+
+    def skip(self, tokens: int) -> None:
+        """Act as if so many more tokens had come; for planning the last step without the ones before it."""
+        for layer in self.layers:
+            for slots in layer:
+                slots.stored += tokens
+
+    def free(self) -> None:
+        """Give back all slots, even while a traceback still holds the cache."""
+        self.layers = []
+
+    @property
+    def kv_bytes(self) -> int:
+        """Bytes of keys and values."""
+        return sum(slots.kv_bytes for layer in self.layers for slots in layer)
+
+    @property
+    def bookkeeping_bytes(self) -> int:
+        """Bytes of positions, attention scores and pair lists."""
+        return sum(slots.bookkeeping_bytes for layer in self.layers for slots in layer)
+
+
+def check_refresh_fits(keep: Keep, refresh: int, whole: int) -> None:
+    """Refuse a refresh that would choose more tokens than a head may drop; `whole` is what a full cache holds."""
+    droppable = keep.slots - keep.pinned
+    if keep.ranked and keep.slots < whole and refresh > droppable:
+        raise UserError(
+            f"A refresh every {refresh} tokens needs {refresh} tokens to drop, but a {keep.role} head with "
+            f"{keep.slots} slots, {keep.pinned} of them pinned, has {droppable}; raise the budget or lower refresh."
+        )

@@ -1,0 +1,5 @@
+"""The one error a user's mistake raises."""
+
+
+class UserError(ValueError):
+    """What is wrong and what to do about it, in one sentence that can be shown as it is."""

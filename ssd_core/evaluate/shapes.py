@@ -1,0 +1,197 @@
+"""ShapesEval: does a picture of the embedded model show what its prompt asks for?
+
+Six tasks and a verdict per picture, as GenEval (arXiv 2310.11513), but stricter: GenEval lets a picture hold more than
+was asked except when counting; here every task fails with an object too many, and with a wrong background if one is
+named.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import cycle, permutations
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike
+from PIL import Image
+
+from ..errors import UserError
+from .captions import Asked, Request, parse
+from .scenes import PLURAL, TASKS, sample
+from .see import Seen, View, see
+
+# Two objects stand in a relation when their centres are this much of their sizes' sum apart along its axis: half a side
+# for equal sizes. GenEval asks for 0.1 of real objects' boxes; the boxes of these scenes are always wholly apart.
+MARGIN = 0.25
+PATIENCE = 200  # draws without a new caption after which a task counts as exhausted
+PROMPTS = "prompts.jsonl"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How one picture was judged; `reason` says in a few words what is wrong and is empty for a right picture."""
+
+    caption: str
+    task: str
+    reason: str
+
+    @property
+    def right(self) -> bool:
+        return not self.reason
+
+
+@dataclass(frozen=True)
+class ShapesScore:
+    """The verdicts on some pictures, in their order, and the shares of right ones."""
+
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def accuracy(self) -> dict[str, float]:
+        """The share of right pictures of each task that occurs, in 0..1."""
+        right = {task: [verdict.right for verdict in self.verdicts if verdict.task == task] for task in TASKS}
+        return {task: sum(each) / len(each) for task, each in right.items() if each}
+
+    @property
+    def overall(self) -> float:
+        """The mean of the tasks' accuracies, each counting the same however many pictures it has."""
+        return sum(self.accuracy.values()) / len(self.accuracy)
+
+
+def held_out_prompts(count: int, seed: int = 0) -> list[str]:
+    """Prompts of combinations never trained on, the tasks in turn; none twice before a task has no others."""
+    rng = random.Random(seed)
+    captions = {task: _captions(rng, task) for task in TASKS}
+    return [next(captions[TASKS[index % len(TASKS)]]) for index in range(count)]
+
+
+def _captions(rng: random.Random, task: str) -> Iterator[str]:
+    seen: dict[str, None] = {}
+    misses = 0
+    while misses < PATIENCE:
+        caption = sample(rng, evaluation=True, task=task).caption
+        if caption in seen:
+            misses += 1
+        else:
+            misses = 0
+            seen[caption] = None
+            yield caption
+    yield from cycle(seen)
+
+
+def score(pictures: Sequence[ArrayLike], captions: Sequence[str]) -> ShapesScore:
+    """Judge each picture, [H, H, 3] in uint8 or float in 0..1, by its caption.
+
+    Raises UserError without pictures, for a caption too many or too few, and for one that is not of this world.
+    """
+    if len(pictures) != len(captions):
+        raise UserError(f"{len(pictures)} pictures cannot be scored with {len(captions)} captions: give one each.")
+    if not captions:
+        raise UserError("There are no pictures to score.")
+    return ShapesScore(tuple(map(judge, pictures, captions)))
+
+
+def score_folder(folder: str | Path) -> ShapesScore:
+    """Judge all PNG files of a folder, in order of their names.
+
+    The prompt of each stands in the folder's `prompts.jsonl`, {"file": ..., "prompt": ...} a line, or else in the PNG's
+    own text `prompt`. Raises UserError for whatever is missing or cannot be read.
+    """
+    folder = Path(folder)
+    prompts = _listed_prompts(folder)
+    paths = sorted(folder.glob("*.png"))
+    missing = sorted(prompts.keys() - {path.name for path in paths})
+    if missing:
+        raise UserError(f"{PROMPTS} names {missing[0]}, which is not in {folder}.")
+    if not paths:
+        raise UserError(f"There are no PNG files in {folder}.")
+    return ShapesScore(tuple(_judge_file(path, prompts.get(path.name)) for path in paths))
+
+
+def judge(picture: ArrayLike, caption: str) -> Verdict:
+    """Judge one picture, [H, H, 3] in uint8 or float in 0..1."""
+    request = parse(caption)
+    return Verdict(caption, request.task, _fault(see(picture), request))
+
+
+def _fault(view: View, request: Request) -> str:
+    if view.background is None:
+        return "no plain background"
+    if request.background not in (None, view.background):
+        return f"expected a {request.background} background, found {view.background}"
+    matches = [order for order in _orders(view, request) if all(map(_fits, order, request.objects))]
+    if not matches:
+        return _difference(view, request)
+    if request.relation and not any(_stand(request.relation, *order) for order in matches):
+        first, second = (_name(asked.shape, asked.colour) for asked in request.objects)
+        return f"the {first} is not {request.relation} the {second}"
+    return ""
+
+
+def _orders(view: View, request: Request) -> Iterable[tuple[Seen, ...]]:
+    """All ways to take the objects of the picture for the ones asked for."""
+    return permutations(view.things) if len(view.things) == len(request.objects) else ()
+
+
+def _fits(seen: Seen, asked: Asked) -> bool:
+    return seen.shape == asked.shape and asked.colour in (None, seen.colour)
+
+
+def _stand(relation: str, first: Seen, second: Seen) -> bool:
+    right, down = second.x - first.x, second.y - first.y
+    offset = {"left of": right, "right of": -right, "above": down, "below": -down}[relation]
+    return offset > MARGIN * (first.size + second.size)
+
+
+def _difference(view: View, request: Request) -> str:
+    coloured = request.objects[0].colour is not None
+    expected = Counter((asked.shape, asked.colour) for asked in request.objects)
+    found = Counter((seen.shape, (seen.colour or "odd-coloured") if coloured else None) for seen in view.things)
+    return f"expected {_list(expected)}, found {_list(found) or 'nothing'}"
+
+
+def _list(counts: Counter[tuple[str | None, str | None]]) -> str:
+    return " and ".join(f"{count} {_name(*what, plural=count > 1)}" for what, count in counts.items())
+
+
+def _name(shape: str | None, colour: str | None, plural: bool = False) -> str:
+    if shape is None:
+        noun = "odd shapes" if plural else "odd shape"
+    else:
+        noun = PLURAL[shape] if plural else shape
+    return f"{colour} {noun}" if colour else noun
+
+
+def _listed_prompts(folder: Path) -> dict[str, str]:
+    """The prompt of each file named in the folder's list; without a list, none."""
+    if not (folder / PROMPTS).exists():
+        return {}
+    prompts = {}
+    for number, line in enumerate((folder / PROMPTS).read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+            file, prompt = entry["file"], entry["prompt"]
+        except (json.JSONDecodeError, KeyError, TypeError):
+            raise UserError(f'Line {number} of {PROMPTS} is not {{"file": ..., "prompt": ...}}.') from None
+        prompts[str(file)] = str(prompt)
+    return prompts
+
+
+def _judge_file(path: Path, prompt: str | None) -> Verdict:
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            image.load()  # a PNG's text may follow its pixels
+            caption = prompt or image.info.get("prompt")
+            if not caption:
+                raise UserError(f"it has no text `prompt`, and no line in {PROMPTS}.")
+            return judge(np.asarray(image.convert("RGB")), caption)
+    except OSError:
+        raise UserError(f"{path} cannot be read as a PNG picture.") from None
+    except UserError as error:
+        raise UserError(f"{path.name}: {error}") from None

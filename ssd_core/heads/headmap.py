@@ -1,0 +1,79 @@
+"""Head maps: for every attention head, how much of its attention leaves its neighbourhood; kept in small files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..errors import UserError
+from ..models.base import Geometry
+
+SHIPPED = Path(__file__).parent.parent / "assets" / "heads"
+
+
+@dataclass(frozen=True, eq=False)
+class HeadMap:
+    """s[l, h] of a model's heads (arXiv 2510.18716, section 3).
+
+    share: float32 [layers, heads] in 0..1, the part of a head's attention to image tokens that goes outside its
+        neighbourhood.
+    about: where it comes from, in words: model, source, prompts.
+    """
+
+    share: Tensor
+    about: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        share = self.share
+        if share.ndim != 2 or not share.isfinite().all() or share.min() < 0 or share.max() > 1:
+            raise UserError("A head map is a table [layers, heads] of shares in 0..1; measure one with 'ssd-janus heads'.")
+
+    def check(self, geometry: Geometry) -> None:
+        """Raise UserError unless the map was made for a model of this many layers and heads."""
+        if tuple(self.share.shape) != (geometry.layers, geometry.heads):
+            layers, heads = self.share.shape
+            raise UserError(
+                f"The head map describes {layers} layers x {heads} heads, but the model has {geometry.layers} x "
+                f"{geometry.heads}; measure one for this model with 'ssd-janus heads'."
+            )
+
+    def semantic(self, tau: float, geometry: Geometry) -> Tensor:
+        """bool [layers, kv_heads]: whether the mean share of the query heads that read a key-value head is above tau."""
+        return self.share.view(geometry.layers, geometry.kv_heads, -1).mean(-1) > tau
+
+    def save(self, path: str | Path) -> None:
+        """Write the map as a safetensors file."""
+        save_file({"share": self.share.contiguous()}, str(path), {"about": json.dumps(self.about)})
+
+    @staticmethod
+    def load(path: str | Path) -> HeadMap:
+        """Read a map that `save` wrote; raises UserError for anything else."""
+        try:
+            with safe_open(str(path), "pt") as file:
+                return HeadMap(file.get_tensor("share").float(), json.loads((file.metadata() or {})["about"]))
+        except FileNotFoundError:
+            raise UserError(f"There is no head map at {path}.") from None
+        except (SafetensorError, KeyError, OSError, json.JSONDecodeError):
+            raise UserError(f"{path} is not a head map; make one with 'ssd-janus heads --save FILE'.") from None
+
+
+def default_map(name: str, geometry: Geometry) -> HeadMap:
+    """The shipped map for a model's layers and heads; raises UserError where there is none.
+
+    A model is known by its size, not its name, because fine-tuned relatives keep the heads of the model they come from.
+    """
+    for path in sorted(SHIPPED.glob("*.safetensors")):
+        head_map = HeadMap.load(path)
+        sizes = (geometry.layers, geometry.heads, geometry.head_dim)
+        if (*head_map.share.shape, int(head_map.about["head_dim"])) == sizes:
+            return head_map
+    raise UserError(
+        f"No head map is known for {name} ({geometry.layers} layers x {geometry.heads} heads); measure one with "
+        "'ssd-janus heads --save FILE' and give it with --head-map FILE."
+    )

@@ -1,0 +1,169 @@
+"""What a picture's memory is spent on: counted from tensors while it runs, and planned before anything is allocated.
+
+Planning runs the engine itself on torch's meta device, where tensors have shapes and no memory. So plan and run are the
+same code, and a change to one cannot forget the other.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from .models.base import Geometry, ImageModel
+from .policies import Full, Policy
+from .step import prefill, step
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes, by what holds them, for a batch that draws together.
+
+    kv_bytes: keys and values of all slots; kv_bytes_full: what a full cache of the same rows would hold.
+    bookkeeping_bytes: positions, attention scores and pair lists.
+    weights_bytes: everything of the model that drawing takes, on whatever device.
+    prefill_bytes, step_bytes, picture_bytes: the most that prompts, one step, or the decoding of `pictures_at_once`
+        pictures hold beside weights and cache.
+    peak_bytes: the most that is held at any time. The cache is freed before pictures are decoded.
+    slots: slots of each head of the first row, [layers][kv_heads].
+    """
+
+    kv_bytes: int
+    kv_bytes_full: int
+    bookkeeping_bytes: int
+    weights_bytes: int
+    prefill_bytes: int
+    step_bytes: int
+    picture_bytes: int
+    pictures_at_once: int
+    slots: list[list[int]]
+
+    @property
+    def peak_bytes(self) -> int:
+        drawing = self.kv_bytes + self.bookkeeping_bytes + max(self.prefill_bytes, self.step_bytes)
+        return self.weights_bytes + max(drawing, self.picture_bytes)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain numbers and lists, for JSON."""
+        return asdict(self) | {"peak_bytes": self.peak_bytes}
+
+
+class PeakBytes(TorchDispatchMode):
+    """Counts the bytes of tensors made and still alive while it is on, and remembers the most."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = 0
+        self.peak = 0
+        self._known: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = {id(leaf.untyped_storage()) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                storage = leaf.untyped_storage()
+                if id(storage) not in given and storage not in self._known:
+                    self._known.add(storage)
+                    self.live += storage.nbytes()
+                    self.peak = max(self.peak, self.live)
+                    weakref.finalize(storage, self._gone, storage.nbytes())
+        return result
+
+    def _gone(self, nbytes: int) -> None:
+        self.live -= nbytes
+
+
+def peak_bytes(run: Callable[[], Any]) -> int:
+    """The most bytes that tensors made by `run` hold at any time."""
+    with PeakBytes() as counter:
+        run()
+    return counter.peak
+
+
+def module_bytes(module: nn.Module) -> int:
+    """Bytes of a module's parameters and buffers."""
+    return sum(part.nbytes for part in (*module.parameters(), *module.buffers()))
+
+
+def full_bytes(geometry: Geometry, prompts: Sequence[int], dtype: torch.dtype) -> int:
+    """Bytes of keys and values that a full cache holds for rows with prompts of these lengths."""
+    tokens = sum(geometry.cached_tokens(prompt) for prompt in prompts)
+    return tokens * geometry.layers * geometry.kv_heads * geometry.head_dim * 2 * dtype.itemsize
+
+
+def plan(
+    model: ImageModel, policy: Policy | None = None, images: int = 1, prompt_tokens: int = 24, guidance: float = 5.0
+) -> Memory:
+    """What drawing `images` pictures of one prompt at once will hold. Allocates nothing and reads no weight.
+
+    prompt_tokens: length of the prompt, template and begin-of-image token included.
+    Raises UserError where the policy cannot work on this model.
+    """
+    conditional, unconditional = [0] * prompt_tokens, [1] * prompt_tokens
+    rows = [conditional] * images + [unconditional] * (images if guidance != 1 else 0)
+    return plan_rows(model, (policy or Full()).fit(model), rows, images)
+
+
+def plan_rows(model: ImageModel, policy: Policy, rows: Sequence[Sequence[int]], images: int) -> Memory:
+    """What drawing these rows will hold, for a policy that is fitted to the model. rows: the prompt ids of each row."""
+    skeleton, geometry = model.skeleton(), model.geometry
+    with torch.inference_mode(), PeakBytes() as counter:
+        cache = prefill(skeleton, policy, rows)
+        kv_bytes, bookkeeping_bytes = cache.kv_bytes, cache.bookkeeping_bytes
+        prefill_bytes = counter.peak - kv_bytes - bookkeeping_bytes
+        cache.skip(geometry.tokens - 1)  # to the last step, which is the widest
+        before = counter.peak = counter.live
+        x = torch.empty(len(rows), model.decoder.shape.hidden, dtype=model.dtype, device="meta")
+        step(skeleton, cache, x, torch.zeros(len(rows), 1, dtype=torch.int64, device="meta"))
+        step_bytes = counter.peak - before
+        del cache, x
+        before = counter.peak = counter.live
+        skeleton.decode_image(torch.zeros(1, geometry.tokens, dtype=torch.int64, device="meta"))
+        a_picture = counter.peak - before
+    # as many pictures at once as fit into what the cache leaves free
+    at_once = max(1, min(images, (kv_bytes + bookkeeping_bytes) // a_picture))
+    first = policy.keeps(geometry, len(rows[0]))
+    return Memory(
+        kv_bytes=kv_bytes,
+        kv_bytes_full=full_bytes(geometry, [len(ids) for ids in rows], model.dtype),
+        bookkeeping_bytes=bookkeeping_bytes,
+        weights_bytes=module_bytes(skeleton),
+        prefill_bytes=prefill_bytes,
+        step_bytes=step_bytes,
+        picture_bytes=at_once * a_picture,
+        pictures_at_once=at_once,
+        slots=[[keep.slots for keep in layer] for layer in first],
+    )
+
+
+def largest_batch(
+    model: ImageModel,
+    policy: Policy | None,
+    free_bytes: int,
+    prompt_tokens: int = 24,
+    guidance: float = 5.0,
+) -> int:
+    """The most images of one prompt that can be drawn at once in `free_bytes`, weights included; 0 if none."""
+
+    def fits(images: int) -> bool:
+        return plan(model, policy, images, prompt_tokens, guidance).peak_bytes <= free_bytes
+
+    if not fits(1):
+        return 0
+    most = 2
+    while fits(most):
+        most *= 2
+    least = most // 2
+    while most - least > 1:
+        middle = (least + most) // 2
+        least, most = (middle, most) if fits(middle) else (least, middle)
+    return least

@@ -1,0 +1,108 @@
+"""The one transformer forward: a Llama decoder whose attention is whatever the cache makes of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import silu
+
+
+@dataclass(frozen=True)
+class DecoderShape:
+    """Sizes of a Llama decoder."""
+
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    inner: int
+    norm_eps: float
+    rope_theta: float
+
+
+class Attend(Protocol):
+    """What a cache does for the decoder: remember the new keys and values, and answer the queries."""
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """q [B, T, heads, D], k and v [B, T, kv_heads, D], both after RoPE -> [B, T, heads, D]."""
+        ...
+
+
+class Rope(nn.Module):
+    """Rotary position embedding (arXiv 2104.09864) in Llama's halved layout, read from a table.
+
+    A vector x becomes x * cos + roll(x, D/2) * sin, with the sign of Llama's rotate_half folded into sin.
+    """
+
+    def __init__(self, dim: int, theta: float, device: torch.device | str | None = None) -> None:
+        super().__init__()
+        self.dim, self.theta = dim, theta
+        self.cos: Tensor
+        self.sin: Tensor
+        self.register_buffer("cos", torch.empty(0, dim, device=device), persistent=False)
+        self.register_buffer("sin", torch.empty(0, dim, device=device), persistent=False)
+
+    def reserve(self, positions: int, device: torch.device, dtype: torch.dtype) -> None:
+        """Make the table cover positions 0..positions - 1, in `dtype` on `device`."""
+        if len(self.cos) >= positions and self.cos.device == device and self.cos.dtype == dtype:
+            return
+        inverse = 1 / self.theta ** (torch.arange(0, self.dim, 2, dtype=torch.float32) / self.dim)
+        angle = torch.arange(positions, dtype=torch.float32)[:, None] * inverse
+        self.cos = torch.cat([angle.cos(), angle.cos()], -1).to(device, dtype)
+        self.sin = torch.cat([-angle.sin(), angle.sin()], -1).to(device, dtype)
+
+    def forward(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """int64 [B, T] -> cos and sin, [B, T, 1, D] each."""
+        return self.cos[positions].unsqueeze(2), self.sin[positions].unsqueeze(2)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn queries or keys [B, T, heads, D] to their positions."""
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
+
+
+class Layer(nn.Module):
+    """One decoder layer, with the projections that read the same input fused into one."""
+
+    def __init__(self, index: int, shape: DecoderShape, ops: Any, **where: Any) -> None:
+        super().__init__()
+        self.index, self.shape = index, shape
+        queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+        self.attention_norm = ops.RMSNorm(shape.hidden, eps=shape.norm_eps, **where)
+        self.qkv = ops.Linear(shape.hidden, queries + 2 * keys, bias=False, **where)
+        self.out = ops.Linear(queries, shape.hidden, bias=False, **where)
+        self.mlp_norm = ops.RMSNorm(shape.hidden, eps=shape.norm_eps, **where)
+        self.gate_up = ops.Linear(shape.hidden, 2 * shape.inner, bias=False, **where)
+        self.down = ops.Linear(shape.inner, shape.hidden, bias=False, **where)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: Attend) -> Tensor:
+        batch, tokens, _ = x.shape
+        heads, kv_heads, dim = self.shape.heads, self.shape.kv_heads, self.shape.head_dim
+        qkv = self.qkv(self.attention_norm(x)).view(batch, tokens, heads + 2 * kv_heads, dim)
+        qk, v = qkv.split([heads + kv_heads, kv_heads], 2)
+        q, k = rotate(qk, cos, sin).split([heads, kv_heads], 2)
+        x = x + self.out(cache.attend(self.index, q, k, v).reshape(batch, tokens, heads * dim))
+        gate, up = self.gate_up(self.mlp_norm(x)).chunk(2, -1)
+        return x + self.down(silu(gate) * up)
+
+
+class Decoder(nn.Module):
+    """The layers and the final norm. `ops` is a namespace of layer classes: torch.nn, or ComfyUI's."""
+
+    def __init__(self, shape: DecoderShape, ops: Any = nn, **where: Any) -> None:
+        super().__init__()
+        self.shape = shape
+        self.rope = Rope(shape.head_dim, shape.rope_theta, where.get("device"))
+        self.layers = nn.ModuleList(Layer(index, shape, ops, **where) for index in range(shape.layers))
+        self.norm = ops.RMSNorm(shape.hidden, eps=shape.norm_eps, **where)
+
+    def forward(self, x: Tensor, positions: Tensor, cache: Attend) -> Tensor:
+        """x [B, T, hidden] at `positions` int64 [B, T] -> [B, T, hidden]; the cache must cover what went before."""
+        cos, sin = self.rope(positions)
+        for layer in self.layers:
+            x = layer(x, cos, sin, cache)
+        return self.norm(x)

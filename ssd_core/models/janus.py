@@ -1,0 +1,146 @@
+"""Janus and Janus-Pro (arXiv 2501.17811): a Llama that draws 24 x 24 codes of a VQ model, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import gelu
+
+from ..errors import UserError
+from .base import Geometry, ImageModel
+from .decoder import Decoder, DecoderShape
+
+
+@dataclass(frozen=True)
+class JanusShape:
+    """Sizes of a Janus: its decoder's, its vocabulary, its grid, and the picture codec's configuration.
+
+    `vq` holds the keyword arguments of transformers' JanusVQVAEConfig.
+    """
+
+    decoder: DecoderShape
+    vocabulary: int
+    rows: int
+    columns: int
+    codebook: int
+    code_dim: int
+    aligner_depth: int
+    image_hidden: int
+    vq: dict[str, Any]
+
+    @property
+    def geometry(self) -> Geometry:
+        d = self.decoder
+        return Geometry(d.layers, d.heads, d.kv_heads, d.head_dim, self.rows, self.columns, self.codebook)
+
+
+class PromptEncoder(Protocol):
+    """What Janus needs of its tokenizer."""
+
+    def encode(self, prompt: str) -> list[int]:
+        """Ids in the chat template, from begin-of-sentence to begin-of-image."""
+        ...
+
+    @property
+    def pad(self) -> int: ...
+
+
+class Aligner(nn.Module):
+    """The MLP that turns a code vector into a decoder input."""
+
+    def __init__(self, code_dim: int, hidden: int, depth: int, ops: Any, **where: Any) -> None:
+        super().__init__()
+        sizes = [code_dim] + [hidden] * (depth - 1)
+        self.layers = nn.ModuleList(ops.Linear(size, hidden, **where) for size in sizes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.layers[0](x)
+        for layer in self.layers[1:]:
+            x = layer(gelu(x))
+        return x
+
+
+class ImageHead(nn.Module):
+    """The head that names the next image token."""
+
+    def __init__(self, hidden: int, image_hidden: int, codebook: int, ops: Any, **where: Any) -> None:
+        super().__init__()
+        self.inner = ops.Linear(hidden, image_hidden, **where)
+        self.logits = ops.Linear(image_hidden, codebook, **where)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.logits(gelu(self.inner(x)))
+
+
+class Janus(ImageModel):
+    """A Janus that draws; its understanding half (vision tower, lm_head) is never built.
+
+    `codec` is transformers' JanusVQVAE. The token embeddings may stay on the processor while the rest is on a device:
+    they are read once a prompt.
+    """
+
+    def __init__(
+        self, name: str, shape: JanusShape, tokenizer: PromptEncoder, codec: nn.Module, ops: Any = nn, **where: Any
+    ) -> None:
+        super().__init__()
+        self.name, self.shape, self.tokenizer = name, shape, tokenizer
+        self.geometry, self.vocabulary = shape.geometry, shape.vocabulary
+        hidden = shape.decoder.hidden
+        self.decoder = Decoder(shape.decoder, ops, **where)
+        self.text = ops.Embedding(shape.vocabulary, hidden, **where)
+        self.codes = ops.Embedding(shape.codebook, shape.code_dim, **where)
+        self.aligner = Aligner(shape.code_dim, hidden, shape.aligner_depth, ops, **where)
+        self.head = ImageHead(hidden, shape.image_hidden, shape.codebook, ops, **where)
+        self.codec = codec
+
+    def encode(self, prompt: str) -> list[int]:
+        return self.tokenizer.encode(prompt)
+
+    def unconditional(self, ids: Sequence[int]) -> list[int]:
+        """Pads between the first and the last id. They are attended, as the official loop does."""
+        return [ids[0], *[self.tokenizer.pad] * (len(ids) - 2), ids[-1]]
+
+    def embed_text(self, ids: Tensor) -> Tensor:
+        return self.text(ids.to(self.text.weight.device)).to(self.device, self.dtype)
+
+    def embed_image(self, tokens: Tensor) -> Tensor:
+        return self.aligner(self.codes(tokens))
+
+    def image_logits(self, hidden: Tensor) -> Tensor:
+        return self.head(hidden).float()
+
+    def decode_image(self, tokens: Tensor) -> Tensor:
+        codec, shape = self.codec, self.shape
+        codes = codec.quantize.embedding(tokens.to(self.codec_device))
+        codes = nn.functional.normalize(codes, dim=-1).view(-1, shape.rows, shape.columns, shape.vq["embed_dim"])
+        pixels = codec.decoder(codec.post_quant_conv(codes.permute(0, 3, 1, 2)))
+        return ((pixels.float() + 1) / 2).clamp(0, 1).permute(0, 2, 3, 1)
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        codec, shape = self.codec, self.shape
+        scale = 2 ** (len(shape.vq["channel_multiplier"]) - 1)
+        expected = (shape.rows * scale, shape.columns * scale, 3)
+        if tuple(pixels.shape[1:]) != expected:
+            raise UserError(
+                f"{self.name} encodes pictures of {expected[1]} x {expected[0]} pixels with 3 channels, "
+                f"but this one is {tuple(pixels.shape[1:])}; resize it first."
+            )
+        dtype = codec.post_quant_conv.weight.dtype
+        x = (pixels.to(self.codec_device, dtype) * 2 - 1).permute(0, 3, 1, 2)
+        z = codec.quant_conv(codec.encoder(x)).permute(0, 2, 3, 1).float()
+        book = nn.functional.normalize(codec.quantize.embedding.weight.float(), dim=-1)
+        # both sides have unit length, so the nearest code is the one with the largest cosine
+        return (nn.functional.normalize(z, dim=-1) @ book.T).argmax(-1).flatten(1)
+
+    def skeleton(self) -> Janus:
+        codec = build_codec(self.shape.vq).to(self.codec.post_quant_conv.weight.dtype)
+        return Janus(self.name, self.shape, self.tokenizer, codec, device="meta", dtype=self.dtype)
+
+    @property
+    def codec_device(self) -> torch.device:
+        """Where pictures are encoded and decoded."""
+        return self.codec.post_quant_conv.weight.device

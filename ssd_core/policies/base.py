@@ -1,0 +1,121 @@
+"""The contract of a cache policy: how many slots each head gets, and which tokens keep theirs.
+
+A policy holds parameters and no state. It never sees a tensor of the model: the engine (cache/) stores keys and values,
+adds up attention and overwrites slots, the same way for every policy.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from ..errors import UserError
+from ..models.base import Geometry, ImageModel
+
+
+@dataclass(frozen=True)
+class Keep:
+    """How one key-value head keeps its tokens.
+
+    slots: tokens it holds at most, the newest one included.
+    pinned: the first tokens of the sequence, never dropped.
+    ranked: whether its policy's `priority` says who goes; otherwise the oldest does.
+    role: a name for the head's kind, for `priority` and for reports.
+    """
+
+    slots: int
+    pinned: int = 0
+    ranked: bool = False
+    role: str = ""
+
+
+@dataclass(frozen=True)
+class View:
+    """What a policy may look at when it ranks: n (row, head) pairs that keep alike, S slots each.
+
+    position: int32 [n, S], the place in the sequence a slot's token came from.
+    score: float32 [n, S], the attention a slot's token has received since it came, summed over the queries of its
+        head, faded by the policy's `fade` each step.
+    newest: the position of the token last stored.
+    columns: image tokens in a row of the picture.
+    role: the pairs' role.
+    """
+
+    position: Tensor
+    score: Tensor
+    newest: int
+    columns: int
+    role: str
+
+
+class Policy(ABC):
+    """How a cache is kept small. Subclasses are frozen dataclasses of their parameters."""
+
+    def fit(self, model: ImageModel) -> Policy:
+        """The policy with whatever it takes from the model (a head map, say); raises UserError if the model lacks it."""
+        return self
+
+    @abstractmethod
+    def keeps(self, geometry: Geometry, prompt: int) -> Sequence[Sequence[Keep]]:
+        """For a row whose prompt has `prompt` tokens: how each head keeps, [layers][kv_heads]."""
+
+
+class RankingPolicy(Policy):
+    """A policy that ranks tokens instead of dropping the oldest."""
+
+    refresh: int | Literal["row"]
+
+    def steps_between(self, geometry: Geometry) -> int:
+        """How many tokens are drawn between two rankings."""
+        return geometry.columns if self.refresh == "row" else self.refresh
+
+    def fade(self, geometry: Geometry) -> float:
+        """What an attention score is multiplied with at each step."""
+        return 1.0
+
+    @abstractmethod
+    def priority(self, view: View) -> Tensor:
+        """float32 [n, S]: the lower, the sooner a token's slot is overwritten. Pinned tokens are left out by the
+        engine. Between two rankings the lowest go one by one, lowest first, and are attended until then."""
+
+
+def uniform(keep: Keep, geometry: Geometry) -> Sequence[Sequence[Keep]]:
+    """The same `keep` for every head."""
+    return [[keep] * geometry.kv_heads] * geometry.layers
+
+
+def check_budget(budget: int | float) -> None:
+    """Refuse what is neither a share in (0, 1] (a float) nor a count of at least 2 tokens (an int)."""
+    if isinstance(budget, bool) or not isinstance(budget, int | float):
+        raise UserError(f"A budget is a share such as 0.2 or a count of tokens such as 115, not {budget!r}.")
+    if isinstance(budget, int) and budget < 2:
+        raise UserError(f"A budget of {budget} tokens is too small; give at least 2, or a share such as 0.2.")
+    if isinstance(budget, float) and not 0 < budget <= 1:
+        raise UserError(f"A budget share lies above 0 and at most at 1, but this one is {budget}; try 0.2.")
+
+
+def check_refresh(refresh: int | str) -> None:
+    """Refuse what is neither 'row' nor a positive number of tokens."""
+    if refresh != "row" and (isinstance(refresh, bool) or not isinstance(refresh, int) or refresh < 1):
+        raise UserError(f"refresh is 'row' or a number of tokens of at least 1, not {refresh!r}.")
+
+
+def slots_of(budget: int | float, geometry: Geometry, prompt: int, pinned: int) -> int:
+    """The slots a head gets on average: a share counts prompt and image tokens together (arXiv 2510.18716).
+
+    Raises UserError where the pinned tokens would leave no slot for an image token.
+    """
+    share = isinstance(budget, float)
+    slots = int(budget * (prompt + geometry.tokens)) if share else int(budget)
+    slots = min(slots, geometry.cached_tokens(prompt))
+    if slots <= pinned:
+        whole = f"{budget:g} of {prompt + geometry.tokens} tokens, {slots}," if share else f"{slots} tokens"
+        raise UserError(
+            f"The budget, {whole} does not hold the {pinned} pinned tokens and an image token; "
+            f"raise it to at least {pinned + 1} tokens, or pin fewer."
+        )
+    return slots

@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..errors import UserError
+from ..models.base import Geometry
+from .base import Keep, Policy, check_budget, slots_of, uniform
+
+
+@dataclass(frozen=True)
+class StreamingLLM(Policy):
+    """Every head keeps the first tokens, attention sinks, and the newest (arXiv 2309.17453).
+
+    budget: slots per head, a share of prompt + image (float) or a count (int).
+    sinks: how many first tokens; the rest of the prompt ages out like any other token.
+    """
+
+    budget: int | float = 0.2
+    sinks: int = 4
+
+    def __post_init__(self) -> None:
+        check_budget(self.budget)
+        if self.sinks < 0:
+            raise UserError(f"sinks is a number of tokens, 0 or more, not {self.sinks}.")
+
+    def keeps(self, geometry: Geometry, prompt: int) -> Sequence[Sequence[Keep]]:
+        return uniform(Keep(slots_of(self.budget, geometry, prompt, self.sinks), self.sinks), geometry)

@@ -1,0 +1,37 @@
+"""The engine's two moves: run the prompts once, then one token at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .cache.cache import PromptCache, SlotCache
+from .models.base import ImageModel
+from .policies import Policy
+
+
+def prefill(model: ImageModel, policy: Policy, rows: Sequence[Sequence[int]]) -> SlotCache:
+    """Run each distinct prompt once, all but its last token, and give every row the slots its policy allows.
+
+    rows: the prompt ids of each row. The last token, begin-of-image, is left to the first step, so that its attention
+    is seen by the policy like that of any image token.
+    """
+    lengths = [len(ids) for ids in rows]
+    model.decoder.rope.reserve(max(lengths) + model.geometry.tokens, model.device, model.dtype)
+    cache = SlotCache(policy, model.geometry, lengths, model.dtype, model.device)
+    for length in sorted(set(lengths)):
+        distinct = dict.fromkeys(tuple(ids) for ids in rows if len(ids) == length)
+        places = {ids: place for place, ids in enumerate(distinct)}
+        prompts = PromptCache()
+        embedded = model.embed_text(torch.tensor([ids[:-1] for ids in places]))
+        positions = torch.arange(length - 1, device=model.device).expand(len(places), -1)
+        model.decoder(embedded, positions, prompts)
+        cache.fill(length, prompts, {row: places[tuple(ids)] for row, ids in enumerate(rows) if len(ids) == length})
+    return cache
+
+
+def step(model: ImageModel, cache: SlotCache, x: Tensor, positions: Tensor) -> Tensor:
+    """Feed one token of every row, x [rows, hidden] at int64 [rows, 1] -> logits of the next, float32 [rows, codebook]."""
+    return model.image_logits(model.decoder(x[:, None], positions, cache)[:, 0])

@@ -1,0 +1,145 @@
+"""The naive reference of the compressed cache: keep every key and value, and mask what the policy dropped.
+
+It recomputes nothing cleverly and shares no code with the slots: one Python loop over rows and heads, float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ssd_core.models.base import ImageModel
+from ssd_core.policies import Keep, Policy, RankingPolicy, View
+from ssd_core.sampling import Sampling, streams
+
+
+class NaiveHead:
+    """One key-value head of one row: everything it ever saw, and which positions it still holds."""
+
+    def __init__(self, keep: Keep, policy: Policy, columns: int, refresh: int, fade: float) -> None:
+        self.keep, self.policy, self.columns, self.refresh, self.fade = keep, policy, columns, refresh, fade
+        self.keys: list[Tensor] = []
+        self.values: list[Tensor] = []
+        self.alive: list[int] = []
+        self.score: dict[int, float] = {}
+        self.leaving: list[int] = []
+
+    def come(self, k: Tensor, v: Tensor) -> None:
+        """A token comes; if the slots are full, one leaves first."""
+        if len(self.alive) >= self.keep.slots:
+            self.alive.remove(self.next_to_leave())
+        position = len(self.keys)
+        self.keys.append(k)
+        self.values.append(v)
+        self.alive.append(position)
+        self.score[position] = 0.0
+
+    def next_to_leave(self) -> int:
+        droppable = [position for position in self.alive if position >= self.keep.pinned]
+        if not self.keep.ranked:
+            return min(droppable)
+        if not self.leaving:
+            assert isinstance(self.policy, RankingPolicy)
+            view = View(
+                torch.tensor([droppable], dtype=torch.int32),
+                torch.tensor([[self.score[position] for position in droppable]]),
+                len(self.keys) - 1,
+                self.columns,
+                self.keep.role,
+            )
+            order = self.policy.priority(view)[0].argsort().tolist()
+            self.leaving = [droppable[place] for place in order[: self.refresh]]
+        return self.leaving.pop(0)
+
+    def answer(self, queries: Tensor) -> Tensor:
+        """Queries [G, D] of the newest token -> [G, D]."""
+        keys, values = torch.stack(self.keys), torch.stack(self.values)
+        logits = queries @ keys.T / queries.shape[-1] ** 0.5
+        mask = torch.full((len(keys),), -torch.inf)
+        mask[self.alive] = 0
+        weights = (logits + mask).softmax(-1)
+        for position in self.alive:
+            self.score[position] = self.score[position] * self.fade + float(weights[:, position].sum())
+        return weights @ values
+
+
+class NaiveCache:
+    """The caches of all rows, layers and heads, with the prompt run token by token."""
+
+    def __init__(self, model: ImageModel, policy: Policy, prompts: Sequence[int]) -> None:
+        geometry = model.geometry
+        ranking = isinstance(policy, RankingPolicy)
+        refresh = policy.steps_between(geometry) if isinstance(policy, RankingPolicy) else 0
+        fade = policy.fade(geometry) if isinstance(policy, RankingPolicy) else 1.0
+        assert ranking or refresh == 0
+        self.heads = [
+            [
+                [NaiveHead(keep, policy, geometry.columns, refresh, fade) for keep in policy.keeps(geometry, length)[layer]]
+                for length in prompts
+            ]
+            for layer in range(geometry.layers)
+        ]
+        self.row = 0
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """One token of the row `self.row`."""
+        output = []
+        for head, own in enumerate(self.heads[layer][self.row]):
+            group = q.shape[2] // k.shape[2]
+            own.come(k[0, 0, head], v[0, 0, head])
+            output.append(own.answer(q[0, 0, head * group : (head + 1) * group]))
+        return torch.cat(output)[None, None]
+
+
+class NaivePrompt:
+    """A prompt's tokens through one head list: causal attention over everything, and nothing is dropped or scored."""
+
+    def __init__(self, cache: NaiveCache) -> None:
+        self.cache = cache
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        tokens, group = q.shape[1], q.shape[2] // k.shape[2]
+        output = torch.empty_like(q)
+        for head, own in enumerate(self.cache.heads[layer][self.cache.row]):
+            for at in range(tokens):
+                own.keys.append(k[0, at, head])
+                own.values.append(v[0, at, head])
+                own.score[at] = 0.0
+                for query in range(head * group, (head + 1) * group):
+                    logits = torch.stack(own.keys) @ q[0, at, query] / q.shape[-1] ** 0.5
+                    output[0, at, query] = logits.softmax(-1) @ torch.stack(own.values)
+            pinned = min(own.keep.pinned, tokens)
+            newest = max(own.keep.slots - pinned, 0)
+            own.alive = list(range(pinned)) + list(range(pinned, tokens))[-newest:] if newest else list(range(pinned))
+        return output
+
+
+@torch.inference_mode()
+def naive_tokens(
+    model: ImageModel, policy: Policy, rows: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling
+) -> Tensor:
+    """What `generate` should draw: int64 [images, grid tokens]; rows as `prompt_rows` orders them."""
+    geometry = model.geometry
+    policy = policy.fit(model)
+    model.decoder.rope.reserve(4096, model.device, model.dtype)
+    cache = NaiveCache(model, policy, [len(ids) for ids in rows])
+    for row, ids in enumerate(rows):
+        cache.row = row
+        x = model.embed_text(torch.tensor([ids[:-1]]))
+        model.decoder(x, torch.arange(len(ids) - 1)[None], NaivePrompt(cache))
+    uniform = streams(seeds, geometry.tokens)
+    x = model.embed_text(torch.tensor([ids[-1:] for ids in rows]))
+    tokens = []
+    for at in range(geometry.tokens):
+        logits = []
+        for row, ids in enumerate(rows):
+            cache.row = row
+            hidden = model.decoder(x[row : row + 1], torch.tensor([[len(ids) - 1 + at]]), cache)
+            logits.append(model.image_logits(hidden[:, 0]))
+        token = sampling.next_tokens(torch.cat(logits), uniform[:, at])
+        tokens.append(token)
+        x = model.embed_image(token)[:, None]
+        x = torch.cat([x, x]) if sampling.guided else x
+    return torch.stack(tokens, 1)
