@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ Prompt = str | Sequence[int]
 OnRow = Callable[[int, Tensor, Memory], object]
 UNDRAWN = -1  # a token of a picture that was stopped before it came
 GREY = 0.5  # what its place in the picture shows
+OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")  # CUDA and MPS, Windows, Linux
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def generate(
     rows = prompt_rows(model, prompts, images_per_prompt, negative, sampling)
     images = len(prompts) * images_per_prompt
     seeds = [(seed + k) % 2**64 for k in range(images)]
-    memory = plan_rows(model, policy, rows, images)
+    memory = plan_rows(model, policy, rows, sampling)
     with explain_out_of_memory(memory, images):
         clock = Clock(model.device)
         cache = prefill(model, policy, rows)
@@ -110,7 +112,9 @@ def prompt_rows(
     if images < 1:
         raise UserError(f"images_per_prompt is at least 1, not {images}.")
     if negative is not None and not sampling.guided:
-        raise UserError("A negative prompt works through guidance, which 1 switches off; raise guidance or leave it out.")
+        raise UserError(
+            "A negative prompt works through guidance, which 1 switches off; raise guidance or leave it out."
+        )
     ids = [prompt_ids(model, prompt) for prompt in prompts for _ in range(images)]
     if not sampling.guided:
         return ids
@@ -192,8 +196,9 @@ def explain_out_of_memory(memory: Memory, images: int) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not isinstance(error, torch.cuda.OutOfMemoryError) and "not enough memory" not in str(error):
+        if not any(sign in str(error) for sign in OUT_OF_MEMORY):
             raise
+        traceback.clear_frames(error.__traceback__)  # or what they hold would live as long as the sentence below
         raise UserError(
             f"Memory ran out: {images} images at once take {memory.peak_bytes / 2**30:.2f} GiB, "
             f"{memory.kv_bytes / 2**30:.2f} GiB of it for keys and values; draw fewer at once or lower the budget."

@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from .errors import UserError
 from .models.base import Geometry, ImageModel
 from .policies import Full, Policy
+from .sampling import Sampling
 from .step import prefill, step
 
 
@@ -28,8 +30,8 @@ class Memory:
     kv_bytes: keys and values of all slots; kv_bytes_full: what a full cache of the same rows would hold.
     bookkeeping_bytes: positions, attention scores and pair lists.
     weights_bytes: everything of the model that drawing takes, on whatever device.
-    prefill_bytes, step_bytes, picture_bytes: the most that prompts, one step, or the decoding of `pictures_at_once`
-        pictures hold beside weights and cache.
+    prefill_bytes, step_bytes, picture_bytes: the most that prompts, one step with its draw, or the decoding of
+        `pictures_at_once` pictures hold beside weights and cache.
     peak_bytes: the most that is held at any time. The cache is freed before pictures are decoded.
     slots: slots of each head of the first row, [layers][kv_heads].
     """
@@ -64,7 +66,11 @@ class PeakBytes(TorchDispatchMode):
         self._known: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def __torch_dispatch__(
-        self, func: Callable[..., Any], types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         given = {id(leaf.untyped_storage()) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
         result = func(*args, **(kwargs or {}))
@@ -108,24 +114,31 @@ def plan(
     prompt_tokens: length of the prompt, template and begin-of-image token included.
     Raises UserError where the policy cannot work on this model.
     """
+    if images < 1 or prompt_tokens < 2:
+        raise UserError(
+            f"A plan takes at least 1 image and a prompt of at least 2 tokens, not {images} and {prompt_tokens}."
+        )
     conditional, unconditional = [0] * prompt_tokens, [1] * prompt_tokens
-    rows = [conditional] * images + [unconditional] * (images if guidance != 1 else 0)
-    return plan_rows(model, (policy or Full()).fit(model), rows, images)
+    sampling = Sampling(guidance)
+    rows = [conditional] * images + [unconditional] * (images if sampling.guided else 0)
+    return plan_rows(model, (policy or Full()).fit(model), rows, sampling)
 
 
-def plan_rows(model: ImageModel, policy: Policy, rows: Sequence[Sequence[int]], images: int) -> Memory:
+def plan_rows(model: ImageModel, policy: Policy, rows: Sequence[Sequence[int]], sampling: Sampling) -> Memory:
     """What drawing these rows will hold, for a policy that is fitted to the model. rows: the prompt ids of each row."""
     skeleton, geometry = model.skeleton(), model.geometry
+    images = len(rows) // 2 if sampling.guided else len(rows)
     with torch.inference_mode(), PeakBytes() as counter:
         cache = prefill(skeleton, policy, rows)
         kv_bytes, bookkeeping_bytes = cache.kv_bytes, cache.bookkeeping_bytes
-        prefill_bytes = counter.peak - kv_bytes - bookkeeping_bytes
+        prefill_bytes = counter.peak - counter.live
         cache.skip(geometry.tokens - 1)  # to the last step, which is the widest
         before = counter.peak = counter.live
         x = torch.empty(len(rows), model.decoder.shape.hidden, dtype=model.dtype, device="meta")
-        step(skeleton, cache, x, torch.zeros(len(rows), 1, dtype=torch.int64, device="meta"))
+        logits = step(skeleton, cache, x, torch.zeros(len(rows), 1, dtype=torch.int64, device="meta"))
+        sampling.next_tokens(logits, torch.empty(images, device="meta"))
         step_bytes = counter.peak - before
-        del cache, x
+        del cache, x, logits
         before = counter.peak = counter.live
         skeleton.decode_image(torch.zeros(1, geometry.tokens, dtype=torch.int64, device="meta"))
         a_picture = counter.peak - before

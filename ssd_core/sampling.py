@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,8 +17,8 @@ class Sampling:
     """How the next token is chosen.
 
     guidance: w of uncond + w (cond - uncond) (classifier-free guidance, arXiv 2207.12598); 1 = the prompt alone.
-    temperature: divides the logits; above 0.
-    top_k: only the k likeliest tokens; 0 = all.
+    temperature: divides the logits; 0.001 or more.
+    top_k: only the k likeliest tokens and those as likely as the k-th; 0 = all.
     top_p: only the likeliest tokens that make up this share, the one that reaches it included; 1 = all.
     greedy: the likeliest token always; the three above then have no effect and must be left alone.
     """
@@ -29,16 +30,20 @@ class Sampling:
     greedy: bool = False
 
     def __post_init__(self) -> None:
-        if not self.guidance >= 0:
+        if not 0 <= self.guidance < math.inf:
             raise UserError(f"guidance is 0 or more (1 switches it off), not {self.guidance}.")
-        if not self.temperature > 0:
-            raise UserError(f"temperature lies above 0, not at {self.temperature}; for the likeliest token use greedy.")
+        if not 0.001 <= self.temperature < math.inf:
+            raise UserError(
+                f"temperature is 0.001 or more, not {self.temperature}; for the likeliest token use greedy."
+            )
         if self.top_k < 0:
             raise UserError(f"top_k is a number of tokens, 0 for all, not {self.top_k}.")
         if not 0 < self.top_p <= 1:
             raise UserError(f"top_p is a share above 0 and at most 1, not {self.top_p}.")
         if self.greedy and (self.temperature, self.top_k, self.top_p) != (1.0, 0, 1.0):
-            raise UserError("greedy takes the likeliest token, so temperature, top_k and top_p have no effect; leave them out.")
+            raise UserError(
+                "greedy takes the likeliest token, so temperature, top_k and top_p have no effect; leave them out."
+            )
 
     @property
     def guided(self) -> bool:
@@ -59,7 +64,7 @@ class Sampling:
             logits = logits.masked_fill(logits < least, -torch.inf)
         probabilities = torch.softmax(logits, -1)
         if self.top_p < 1:
-            falling, order = probabilities.sort(-1, descending=True)
+            falling, order = probabilities.sort(-1, descending=True, stable=True)
             beyond = falling.cumsum(-1) - falling >= self.top_p
             probabilities = probabilities.masked_fill(beyond.scatter(-1, order, beyond), 0)
         return draw(probabilities, uniform)
@@ -71,11 +76,12 @@ def draw(probabilities: Tensor, uniform: Tensor) -> Tensor:
     One random number a token, so two runs with slightly different logits (a compressed cache and a full one) stay
     together as long as they can.
     """
-    cumulative = probabilities.cumsum(-1)
-    total = cumulative[:, -1:]
+    # a parallel sum may round up where nothing is added, and so hand a sliver to a token that cannot be drawn
+    cumulative = probabilities.cumsum(-1).masked_fill(probabilities == 0, 0)
+    total = cumulative.amax(-1, keepdim=True)
     # strictly below the sum, so that rounding never lands behind the last token that can be drawn
     target = torch.minimum(uniform[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
-    return torch.searchsorted(cumulative, target, right=True).squeeze(-1)
+    return (cumulative > target).byte().argmax(-1)
 
 
 def streams(seeds: Sequence[int], steps: int) -> Tensor:

@@ -49,7 +49,7 @@ class NaiveHead:
                 self.columns,
                 self.keep.role,
             )
-            order = self.policy.priority(view)[0].argsort().tolist()
+            order = self.policy.priority(view)[0].argsort(stable=True).tolist()  # of equals the older goes
             self.leaving = [droppable[place] for place in order[: self.refresh]]
         return self.leaving.pop(0)
 
@@ -60,8 +60,9 @@ class NaiveHead:
         mask = torch.full((len(keys),), -torch.inf)
         mask[self.alive] = 0
         weights = (logits + mask).softmax(-1)
+        received = weights.sum(0).tolist()
         for position in self.alive:
-            self.score[position] = self.score[position] * self.fade + float(weights[:, position].sum())
+            self.score[position] = self.score[position] * self.fade + received[position]
         return weights @ values
 
 
@@ -76,7 +77,10 @@ class NaiveCache:
         assert ranking or refresh == 0
         self.heads = [
             [
-                [NaiveHead(keep, policy, geometry.columns, refresh, fade) for keep in policy.keeps(geometry, length)[layer]]
+                [
+                    NaiveHead(keep, policy, geometry.columns, refresh, fade)
+                    for keep in policy.keeps(geometry, length)[layer]
+                ]
                 for length in prompts
             ]
             for layer in range(geometry.layers)

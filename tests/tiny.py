@@ -18,7 +18,9 @@ BOS, PAD, BEGIN = 0, 1, 2
 class TinyModel(ImageModel):
     """Random weights large enough that attention is sharp and every token kept or dropped changes what follows."""
 
-    def __init__(self, geometry: Geometry, dtype: torch.dtype = torch.float32, device: str = "cpu", seed: int = 0) -> None:
+    def __init__(
+        self, geometry: Geometry, dtype: torch.dtype = torch.float32, device: str = "cpu", seed: int = 0
+    ) -> None:
         super().__init__()
         self.name, self.geometry, self.vocabulary, self.seed = "tiny", geometry, VOCABULARY, seed
         hidden = 32
@@ -64,7 +66,9 @@ class TinyModel(ImageModel):
         return TinyModel(self.geometry, self.dtype, "meta")
 
 
-def tiny(layers: int = 2, heads: int = 4, kv_heads: int = 4, rows: int = 4, columns: int = 4, **kwargs: object) -> TinyModel:
+def tiny(
+    layers: int = 2, heads: int = 4, kv_heads: int = 4, rows: int = 4, columns: int = 4, **kwargs: object
+) -> TinyModel:
     return TinyModel(Geometry(layers, heads, kv_heads, 8, rows, columns, 20), **kwargs)  # type: ignore[arg-type]
 
 

@@ -27,7 +27,8 @@ def orthogonalize(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Nesterov momentum, orthogonalized, for the matrices inside a network."""
+    """Nesterov momentum, orthogonalized, for the matrices inside a network; a convolution counts as one: outputs by the
+    rest."""
 
     def __init__(self, weights: Iterable[torch.nn.Parameter], lr: float, momentum: float = 0.95) -> None:
         super().__init__(weights, {"lr": lr, "momentum": momentum})
@@ -35,10 +36,10 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
-            alike: dict[torch.Size, list[torch.nn.Parameter]] = defaultdict(list)
+            alike: dict[tuple[int, int], list[torch.nn.Parameter]] = defaultdict(list)
             for weight in group["params"]:
                 if weight.grad is not None:
-                    alike[weight.shape].append(weight)
+                    alike[weight.flatten(1).shape].append(weight)
             for shape, weights in alike.items():
                 pushes = []
                 for weight in weights:
@@ -46,7 +47,7 @@ class Muon(torch.optim.Optimizer):
                     if not state:
                         state["momentum"] = torch.zeros_like(weight)
                     state["momentum"].lerp_(weight.grad, 1 - group["momentum"])
-                    pushes.append(weight.grad.lerp(state["momentum"], group["momentum"]))
+                    pushes.append(weight.grad.lerp(state["momentum"], group["momentum"]).flatten(1))
                 rate = group["lr"] * max(1.0, shape[0] / shape[1]) ** 0.5
                 for weight, push in zip(weights, orthogonalize(torch.stack(pushes)), strict=True):
-                    weight.sub_(push, alpha=rate)
+                    weight.sub_(push.view(weight.shape), alpha=rate)

@@ -23,8 +23,9 @@ class PromptCache:
         self.values: list[Tensor] = []
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        self.keys.append(k)
-        self.values.append(v)
+        # copies: k and v are views of the fused projection, which would keep the queries alive with them
+        self.keys.append(k.clone())
+        self.values.append(v.clone())
         group = q.shape[2] // k.shape[2]
         q, k, v = (part.transpose(1, 2) for part in (q, k, v))
         if group > 1:
@@ -87,7 +88,18 @@ class SlotCache:
                     pairs = (rows * self.kv_heads + torch.tensor(group.heads)).flatten().to(device)
                 count = len(group.rows) * len(group.heads)
                 slots.append(
-                    Slots(pairs, count, group.keep, geometry.head_dim, geometry.columns, ranking, refresh, fade, dtype, device)
+                    Slots(
+                        pairs,
+                        count,
+                        group.keep,
+                        geometry.head_dim,
+                        geometry.columns,
+                        ranking,
+                        refresh,
+                        fade,
+                        dtype,
+                        device,
+                    )
                 )
             self.layers.append(slots)
 

@@ -42,11 +42,13 @@ class Slots:
         self.stored = 0  # tokens that have come so far
         self.position: Tensor | None = None
         self.score: Tensor | None = None
-        self.leaving: list[Tensor] = []  # int64 [n] each: the slots to overwrite next, the first at the end
-        self.left: list[Tensor] = []  # those overwritten since the last ranking
+        self.leaving: Tensor | None = None  # int64 [refresh, n]: the slots that the next tokens take, in this order
+        self.chosen = 0  # how many the last ranking chose; none before the first
+        self.taken = 0  # how many of these have been overwritten
         if keep.ranked:
             self.position = torch.arange(size, dtype=torch.int32, device=device).repeat(count, 1)
             self.score = torch.zeros(count, size, dtype=torch.float32, device=device)
+            self.leaving = torch.empty(refresh, count, dtype=torch.int64, device=device)
 
     @property
     def kv_bytes(self) -> int:
@@ -54,7 +56,8 @@ class Slots:
 
     @property
     def bookkeeping_bytes(self) -> int:
-        return sum(part.nbytes for part in (self.position, self.score, self.pairs) if part is not None)
+        parts = (self.position, self.score, self.leaving, self.pairs)
+        return sum(part.nbytes for part in parts if part is not None)
 
     def fill(self, keys: Tensor, values: Tensor) -> None:
         """Store a prompt's tokens [n, T, D]; of a prompt longer than the slots, the pinned ones and the newest."""
@@ -85,34 +88,36 @@ class Slots:
             self.keys.select(2, slot).copy_(k)
             self.values.select(1, slot).copy_(v)
         else:
-            if not self.leaving:
+            assert self.leaving is not None and self.score is not None
+            if self.taken == self.chosen:
                 self._rank()
-            slots = self.leaving.pop()
-            self.left.append(slots)
+            slots = self.leaving[self.taken]
+            self.taken += 1
             index = slots[:, None, None]
             self.keys.scatter_(2, index.expand(-1, k.shape[1], 1), k[:, :, None])
             self.values.scatter_(1, index.expand(-1, 1, v.shape[1]), v[:, None])
-            assert self.score is not None
             self.score.scatter_(1, slots[:, None], 0.0)
         self.stored += 1
 
     def _rank(self) -> None:
-        """Choose whose slots the next tokens take."""
+        """Choose whose slots the next tokens take; of tokens ranked alike the older goes first."""
         assert self.position is not None and self.score is not None and self.policy is not None
+        assert self.leaving is not None
         self._note_positions()
         newest = self.stored - 1
         view = View(self.position, self.score, newest, self.columns, self.keep.role)
         priority = self.policy.priority(view).masked_fill(self.position < self.keep.pinned, torch.inf)
-        lowest = priority.topk(self.refresh, 1, largest=False, sorted=True).indices
-        self.leaving = list(lowest.T.contiguous().flip(0))
+        by_age = self.position.argsort(1)
+        order = priority.gather(1, by_age).argsort(dim=1, stable=True)
+        self.leaving.copy_(by_age.gather(1, order[:, : self.refresh]).T)
+        self.chosen, self.taken = self.refresh, 0
 
     def _note_positions(self) -> None:
         """Enter the tokens stored since the last ranking into `position`."""
-        if self.left:
-            assert self.position is not None
-            came = torch.arange(self.stored - len(self.left), self.stored, dtype=torch.int32, device=self.keys.device)
-            self.position.scatter_(1, torch.stack(self.left, 1), came.expand(len(self.position), -1))
-            self.left = []
+        if self.taken:
+            assert self.position is not None and self.leaving is not None
+            came = torch.arange(self.stored - self.taken, self.stored, dtype=torch.int32, device=self.keys.device)
+            self.position.scatter_(1, self.leaving[: self.taken].T, came.expand(len(self.position), -1))
 
     def positions(self) -> Tensor:
         """int32 [n, held]: the position each filled slot's token came from."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import random
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,7 +62,7 @@ class Scene:
     things: tuple[Thing, ...]
 
 
-@lru_cache(maxsize=None)
+@cache
 def mask(shape: str, cells: int) -> NDArray[np.float32]:
     """How much of each pixel a shape covers: float32 [cells * 4, cells * 4] in 0..1, anti-aliased."""
     return mask_pixels(shape, cells * CELL)
@@ -78,9 +78,9 @@ def mask_pixels(shape: str, pixels: int, oversample: int = 8) -> NDArray[np.floa
 
 def inside(shape: str, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Whether points lie in a shape that fills the square -1..1, y downwards: bool [...] of x and y broadcast."""
-    part = {
+    part: NDArray[np.bool_] = {
         "circle": lambda: x**2 + y**2 <= 1,
-        "square": lambda: True,
+        "square": lambda: abs(x) <= 1,
         "triangle": lambda: abs(x) <= (y + 1) / 2,
         "diamond": lambda: abs(x) + abs(y) <= 1,
         "cross": lambda: (abs(x) <= 1 / 3) | (abs(y) <= 1 / 3),

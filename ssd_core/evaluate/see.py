@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from types import ModuleType
 
 import numpy as np
@@ -24,10 +25,10 @@ COLOUR_REACH = 60  # how far an object's colour may be from its name's; orange a
 COLOUR_SHARE = 0.75  # of an object's inner pixels that must be nearest to its colour
 OFF_MIXTURE = 60  # a pixel this far from every mixture of the background and a colour is no soft edge
 SPECK = 32  # area of two cells, a ninth of the smallest object
-UPSAMPLE = 4  # outlines are compared on a grid this much finer
-# Mean distance between an object's outline and its shape's, in sides of the shape. Drawn shapes come within 0.003, within
-# 0.010 after blur and noise, and within 0.013 as picture codes draw them; a tilt of 10 degrees is 0.036, a tenth cut off
-# 0.03, a fifth 0.04 to 0.06; random blobs have a median of 0.09.
+UPSAMPLE = 3  # outlines are compared on a grid this much finer
+# Mean distance between an object's outline and its shape's, in sides of the shape. Drawn shapes come within 0.003, and
+# within 0.012 after blur and noise or as picture codes draw them; a tilt of 10 degrees is 0.036 to 0.041, a tenth
+# cut off 0.02 to 0.04, a fifth 0.035 to 0.06; random blobs have a median of 0.09, and the few that pass are round.
 LIKENESS = 0.035
 
 
@@ -73,10 +74,9 @@ def see(picture: ArrayLike) -> View:
 
 def _ndimage() -> ModuleType:
     try:
-        from scipy import ndimage
+        return import_module("scipy.ndimage")
     except ImportError:
         raise UserError('Scoring pictures needs scipy: pip install "ssd-janus[eval]".') from None
-    return ndimage
 
 
 def _pixels(picture: ArrayLike) -> NDArray[np.float32]:
@@ -95,11 +95,16 @@ def _pixels(picture: ArrayLike) -> NDArray[np.float32]:
     return given.astype(np.float32)
 
 
+def _distances(pixels: NDArray[np.float32], names: dict[str, tuple[int, int, int]]) -> NDArray[np.float32]:
+    """The distance of each pixel to each named colour: pixels [..., 3] -> float32 [..., names]."""
+    offset = pixels[..., None, :] - np.array(list(names.values()), np.float32)
+    return np.sqrt(np.einsum("...c,...c", offset, offset))
+
+
 def _background(pixels: NDArray[np.float32]) -> tuple[str | None, NDArray[np.float32]]:
     """The name of the background that most pixels show, or None, and its colour as the picture has it: float32 [3]."""
-    distance = np.linalg.norm(pixels[:, :, None] - np.array(list(BACKGROUNDS.values()), np.float32), axis=-1)
-    near = distance <= GROUND_REACH
-    most = near.sum((0, 1)).argmax()
+    near = _distances(pixels, BACKGROUNDS) <= GROUND_REACH
+    most = int(near.sum((0, 1)).argmax())
     if near[:, :, most].mean() < GROUND_SHARE:
         return None, np.zeros(3, np.float32)
     return list(BACKGROUNDS)[most], np.median(pixels[near[:, :, most]], axis=0)
@@ -116,7 +121,7 @@ def _coverage(pixels: NDArray[np.float32], ground: NDArray[np.float32]) -> NDArr
     length = (axes**2).sum(-1)
     along = offset @ axes.T
     share = np.clip(along / length, 0, 1)  # [96, 96, 6]
-    residual = (offset**2).sum(-1)[:, :, None] - 2 * share * along + share**2 * length
+    residual = np.einsum("...c,...c", offset, offset)[:, :, None] - 2 * share * along + share**2 * length
     best = residual.argmin(-1)[:, :, None]
     covered = np.take_along_axis(share, best, -1)[:, :, 0]
     return np.where(np.take_along_axis(residual, best, -1)[:, :, 0] > OFF_MIXTURE**2, 1, covered)
@@ -125,12 +130,11 @@ def _coverage(pixels: NDArray[np.float32], ground: NDArray[np.float32]) -> NDArr
 def _colour(pixels: NDArray[np.float32], own: NDArray[np.bool_]) -> str | None:
     """The colour of an object from its inner pixels: pixels [h, w, 3] and which are its own, [h, w]."""
     inner = _ndimage().binary_erosion(own, np.ones((3, 3)))
-    inside_pixels = pixels[inner if inner.any() else own]
-    palette = np.array(list(COLOURS.values()), np.float32)
-    nearest = np.linalg.norm(inside_pixels[:, None] - palette, axis=-1).argmin(-1)
-    middle = np.linalg.norm(np.median(inside_pixels, axis=0) - palette, axis=-1)
-    colour = middle.argmin()
-    if middle[colour] > COLOUR_REACH or (nearest == colour).mean() < COLOUR_SHARE:
+    shown = pixels[inner if inner.any() else own]
+    typical = _distances(np.median(shown, axis=0), COLOURS)
+    colour = int(typical.argmin())
+    agreeing = _distances(shown, COLOURS).argmin(-1) == colour
+    if typical[colour] > COLOUR_REACH or agreeing.mean() < COLOUR_SHARE:
         return None
     return list(COLOURS)[colour]
 
@@ -145,12 +149,13 @@ class Template:
 
 
 @cache
-def _template(shape: str) -> Template:
-    n = 96
-    covered = np.pad(mask_pixels(shape, n).astype(np.float64), 1)
-    down = (np.arange(n + 2) + 0.5) / n - 0.5 - 1 / n
+def template(shape: str) -> Template:
+    """The measures of a shape, from its mask."""
+    n, border = 96, 2  # a border that wide keeps the gradient's one-sided ends off the edge
+    covered = np.pad(mask_pixels(shape, n).astype(np.float64), border)
+    down = (np.arange(n + 2 * border) - border + 0.5) / n - 0.5
     outline = np.hypot(*np.gradient(covered)).sum() / n  # the total variation of a mask is the length of its edge
-    return Template(covered.sum() / n**2, (covered.sum(1) * down).sum() / covered.sum(), outline)
+    return Template(covered.sum() / n**2, (covered.sum(1) @ down) / covered.sum(), outline)
 
 
 def _shape(coverage: NDArray[np.float32]) -> tuple[str | None, float, float, float]:
@@ -166,12 +171,11 @@ def _shape(coverage: NDArray[np.float32]) -> tuple[str | None, float, float, flo
     area = len(xs) / UPSAMPLE**2
 
     def lay(shape: str) -> tuple[float, str, float, float, float]:
-        template = _template(shape)
-        size = (area / template.area) ** 0.5
-        x, y = xs.mean(), ys.mean() - template.drop * size
+        size = (area / template(shape).area) ** 0.5
+        x, y = xs.mean(), ys.mean() - template(shape).drop * size
         overlap = inside(shape, (xs - x) * 2 / size, (ys - y) * 2 / size).mean()
         return overlap, shape, x, y, size
 
     overlap, shape, x, y, size = max(map(lay, SHAPES))
-    distance = 2 * (1 - overlap) * _template(shape).area / _template(shape).outline
+    distance = 2 * (1 - overlap) * template(shape).area / template(shape).outline
     return shape if distance <= LIKENESS else None, x, y, size

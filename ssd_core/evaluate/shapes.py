@@ -27,7 +27,7 @@ from .see import Seen, View, see
 # Two objects stand in a relation when their centres are this much of their sizes' sum apart along its axis: half a side
 # for equal sizes. GenEval asks for 0.1 of real objects' boxes; the boxes of these scenes are always wholly apart.
 MARGIN = 0.25
-PATIENCE = 200  # draws without a new caption after which a task counts as exhausted
+PATIENCE = 500  # draws without a new caption after which a task counts as exhausted
 PROMPTS = "prompts.jsonl"
 
 
@@ -149,20 +149,18 @@ def _stand(relation: str, first: Seen, second: Seen) -> bool:
 
 def _difference(view: View, request: Request) -> str:
     coloured = request.objects[0].colour is not None
-    expected = Counter((asked.shape, asked.colour) for asked in request.objects)
-    found = Counter((seen.shape, (seen.colour or "odd-coloured") if coloured else None) for seen in view.things)
-    return f"expected {_list(expected)}, found {_list(found) or 'nothing'}"
+    expected = _list((asked.shape, asked.colour) for asked in request.objects)
+    found = _list((seen.shape, (seen.colour or "odd-coloured") if coloured else None) for seen in view.things)
+    return f"expected {expected}, found {found or 'nothing'}"
 
 
-def _list(counts: Counter[tuple[str | None, str | None]]) -> str:
-    return " and ".join(f"{count} {_name(*what, plural=count > 1)}" for what, count in counts.items())
+def _list(objects: Iterable[tuple[str | None, str | None]]) -> str:
+    return " and ".join(f"{count} {_name(*what, plural=count > 1)}" for what, count in Counter(objects).items())
 
 
 def _name(shape: str | None, colour: str | None, plural: bool = False) -> str:
-    if shape is None:
-        noun = "odd shapes" if plural else "odd shape"
-    else:
-        noun = PLURAL[shape] if plural else shape
+    one, several = (shape, PLURAL[shape]) if shape else ("odd shape", "odd shapes")
+    noun = several if plural else one
     return f"{colour} {noun}" if colour else noun
 
 

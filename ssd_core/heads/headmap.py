@@ -6,7 +6,6 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -31,8 +30,10 @@ class HeadMap:
 
     def __post_init__(self) -> None:
         share = self.share
-        if share.ndim != 2 or not share.isfinite().all() or share.min() < 0 or share.max() > 1:
-            raise UserError("A head map is a table [layers, heads] of shares in 0..1; measure one with 'ssd-janus heads'.")
+        if share.ndim != 2 or share.numel() == 0 or not ((share >= 0) & (share <= 1)).all():
+            raise UserError(
+                "A head map is a table [layers, heads] of shares in 0..1; measure one with 'ssd-janus heads'."
+            )
 
     def check(self, geometry: Geometry) -> None:
         """Raise UserError unless the map was made for a model of this many layers and heads."""
@@ -44,7 +45,7 @@ class HeadMap:
             )
 
     def semantic(self, tau: float, geometry: Geometry) -> Tensor:
-        """bool [layers, kv_heads]: whether the mean share of the query heads that read a key-value head is above tau."""
+        """bool [layers, kv_heads]: whether the query heads that read a key-value head have a mean share above tau."""
         return self.share.view(geometry.layers, geometry.kv_heads, -1).mean(-1) > tau
 
     def save(self, path: str | Path) -> None:
@@ -61,6 +62,12 @@ class HeadMap:
             raise UserError(f"There is no head map at {path}.") from None
         except (SafetensorError, KeyError, OSError, json.JSONDecodeError):
             raise UserError(f"{path} is not a head map; make one with 'ssd-janus heads --save FILE'.") from None
+
+
+def check_tau(tau: float) -> None:
+    """Refuse a threshold that no share can pass or miss."""
+    if not 0 <= tau <= 1:
+        raise UserError(f"tau is a share of attention in 0..1, not {tau}.")
 
 
 def default_map(name: str, geometry: Geometry) -> HeadMap:

@@ -80,12 +80,12 @@ class Layer(nn.Module):
         self.down = ops.Linear(shape.inner, shape.hidden, bias=False, **where)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: Attend) -> Tensor:
-        batch, tokens, _ = x.shape
+        """x [B * T, hidden], cos and sin [B, T, 1, D] -> [B * T, hidden]."""
         heads, kv_heads, dim = self.shape.heads, self.shape.kv_heads, self.shape.head_dim
-        qkv = self.qkv(self.attention_norm(x)).view(batch, tokens, heads + 2 * kv_heads, dim)
+        qkv = self.qkv(self.attention_norm(x)).view(*cos.shape[:2], heads + 2 * kv_heads, dim)
         qk, v = qkv.split([heads + kv_heads, kv_heads], 2)
         q, k = rotate(qk, cos, sin).split([heads, kv_heads], 2)
-        x = x + self.out(cache.attend(self.index, q, k, v).reshape(batch, tokens, heads * dim))
+        x = x + self.out(cache.attend(self.index, q, k, v).reshape(len(x), heads * dim))
         gate, up = self.gate_up(self.mlp_norm(x)).chunk(2, -1)
         return x + self.down(silu(gate) * up)
 
@@ -103,6 +103,7 @@ class Decoder(nn.Module):
     def forward(self, x: Tensor, positions: Tensor, cache: Attend) -> Tensor:
         """x [B, T, hidden] at `positions` int64 [B, T] -> [B, T, hidden]; the cache must cover what went before."""
         cos, sin = self.rope(positions)
+        flat = x.flatten(0, 1)  # matrices take a shorter way through torch than stacks of them
         for layer in self.layers:
-            x = layer(x, cos, sin, cache)
-        return self.norm(x)
+            flat = layer(flat, cos, sin, cache)
+        return self.norm(flat).view_as(x)

@@ -12,6 +12,7 @@ from torch.nn.functional import gelu
 
 from ..errors import UserError
 from .base import Geometry, ImageModel
+from .codec import build_codec
 from .decoder import Decoder, DecoderShape
 
 

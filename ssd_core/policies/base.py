@@ -113,7 +113,7 @@ def slots_of(budget: int | float, geometry: Geometry, prompt: int, pinned: int) 
     slots = int(budget * (prompt + geometry.tokens)) if share else int(budget)
     slots = min(slots, geometry.cached_tokens(prompt))
     if slots <= pinned:
-        whole = f"{budget:g} of {prompt + geometry.tokens} tokens, {slots}," if share else f"{slots} tokens"
+        whole = f"{budget:g} of {prompt + geometry.tokens} tokens, {slots}," if share else f"{slots} tokens,"
         raise UserError(
             f"The budget, {whole} does not hold the {pinned} pinned tokens and an image token; "
             f"raise it to at least {pinned + 1} tokens, or pin fewer."

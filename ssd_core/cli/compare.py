@@ -1,0 +1,102 @@
+"""ssd-janus compare"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+from torch import Tensor
+
+from ..generate import UNDRAWN, Result, generate
+from ..memory import plan
+from ..models.base import ImageModel
+from ..pictures import save, to_pil
+from ..policies import METHODS, Policy
+from ..sampling import Sampling
+from ..sheet import contact_sheet
+from .console import OUT, human, table
+from .drawing import draw, rows_drawn
+from .fields import with_options
+from .options import (
+    EMBEDDED,
+    DeviceOption,
+    DtypeOption,
+    ModelOption,
+    NegativeOption,
+    OutOption,
+    PromptsArgument,
+    SeedOption,
+    policies_of,
+    read_model,
+    writable_folder,
+)
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+@with_options(options=METHODS, sampling={"": Sampling})
+def compare(
+    prompts: PromptsArgument,
+    options: dict[str, Any],
+    sampling: dict[str, Any],
+    methods: Annotated[str, typer.Option(help=f"Of {', '.join(METHODS)}, with commas between.")] = "full,window,ssd",
+    model: ModelOption = EMBEDDED,
+    seed: SeedOption = 0,
+    negative: NegativeOption = None,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    out: OutOption = Path("out"),
+) -> None:
+    """Draw one picture of each prompt with each method and the same seeds, and lay them side by side.
+
+    An option of a method goes to all that take it. Ctrl-C stops after the row and shows what was drawn.
+    """
+    policies = policies_of([name.strip() for name in methods.split(",")], options)
+    Sampling(**sampling)  # refuse what cannot be sampled before anything is read
+    writable_folder(out)
+    loaded, _ = read_model(model, device, dtype)
+    results = draw_each(loaded, prompts, policies, {"seed": seed, "negative": negative} | sampling)
+    columns = [f"{name}\n{human(result.memory.kv_bytes)}" for name, result in results.items()]
+    pictures = zip(*(to_pil(result.images) for result in results.values()), strict=True)
+    text = {"prompt": " | ".join(prompts), "model": loaded.name, "methods": ", ".join(results)}
+    [path] = save(out, [contact_sheet(columns, prompts, list(pictures))], [text])
+    typer.echo(path)
+    OUT.print(figures(results))
+
+
+def draw_each(
+    model: ImageModel, prompts: Sequence[str], policies: Mapping[str, Policy], drawing: Mapping[str, Any]
+) -> dict[str, Result]:
+    """What each method draws; none after one that was stopped."""
+    longest = max(len(model.encode(prompt)) for prompt in prompts)
+    for policy in policies.values():
+        plan(model, policy, prompt_tokens=longest)  # refuses what cannot be drawn before the first method has drawn
+    # a row of one picture, so that no method pays for what a device does once
+    generate(model, prompts[:1], on_row=lambda *_: True)
+    results: dict[str, Result] = {}
+    for name, policy in policies.items():
+        results[name] = draw(model, prompts, policy, name, **drawing)
+        if rows_drawn(model, results[name]) < model.geometry.rows:
+            break
+    return results
+
+
+def figures(results: Mapping[str, Result]) -> Table:
+    """A row for each method."""
+    rows = table("method", "keys and values", "of the full cache", "tokens/s", "tokens as with full")
+    for name, result in results.items():
+        memory, reference = result.memory, results.get("full")
+        share = f"{memory.kv_bytes / memory.kv_bytes_full:.2f}"
+        same = f"{agreement(result.tokens, reference.tokens):.0%}" if reference else "-"
+        rows.add_row(name, human(memory.kv_bytes), share, f"{result.tokens_per_second:.0f}", same)
+    return rows
+
+
+def agreement(tokens: Tensor, reference: Tensor) -> float:
+    """The share of equal tokens among those that both have drawn."""
+    drawn = (tokens != UNDRAWN) & (reference != UNDRAWN)
+    return float((tokens == reference)[drawn].float().mean())

@@ -1,0 +1,63 @@
+"""Draw with a progress bar, and stop on Ctrl-C without losing what was drawn."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from threading import Event
+from types import FrameType
+from typing import Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from ..generate import UNDRAWN, Result, generate
+from ..memory import Memory
+from ..models.base import ImageModel
+from ..policies import Policy
+from .console import ERR
+
+
+def draw(model: ImageModel, prompts: Sequence[str], policy: Policy, label: str, **settings: Any) -> Result:
+    """`generate` with a bar of its rows; Ctrl-C ends it after the row, and a second one at once."""
+    rows = model.geometry.rows
+    with progress() as bar, stop_on_interrupt() as stop:
+        task = bar.add_task(label, total=rows)
+
+        def on_row(row: int, tokens: Tensor, memory: Memory) -> bool:
+            bar.update(task, completed=row + 1)
+            return stop.is_set()
+
+        result = generate(model, prompts, policy, on_row=on_row, **settings)
+    drawn = rows_drawn(model, result)
+    if drawn < rows:
+        ERR.print(f"Stopped after row {drawn} of {rows}; what was not drawn is grey.", style="yellow")
+    return result
+
+
+def rows_drawn(model: ImageModel, result: Result) -> int:
+    """How many rows of the grid each image has."""
+    return int((result.tokens[0] != UNDRAWN).sum()) // model.geometry.columns
+
+
+def progress() -> Progress:
+    """A bar on standard error, if somebody watches it."""
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("rows")
+    return Progress(*columns, TimeRemainingColumn(), console=ERR, transient=True, disable=not ERR.is_terminal)
+
+
+@contextmanager
+def stop_on_interrupt() -> Iterator[Event]:
+    """An event that the first Ctrl-C sets; the next one interrupts as usual."""
+    stop = Event()
+
+    def on_interrupt(signum: int, frame: FrameType | None) -> None:
+        stop.set()
+        signal.signal(signal.SIGINT, usual)
+
+    usual = signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, usual)

@@ -1,0 +1,108 @@
+"""ssd-janus eval"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from torch import Tensor
+
+from ..errors import UserError
+from ..evaluate.shapes import ShapesScore, held_out_prompts, score, score_folder
+from ..generate import generate
+from ..models.base import ImageModel
+from ..policies import METHODS, Policy
+from ..sampling import Sampling
+from .console import OUT, table
+from .drawing import progress
+from .fields import with_options
+from .options import (
+    EMBEDDED,
+    DeviceOption,
+    DtypeOption,
+    MethodOption,
+    ModelOption,
+    ReportOption,
+    SeedOption,
+    policies_of,
+    read_model,
+    refuse_given,
+    writable_folder,
+)
+
+app = typer.Typer(add_completion=False)
+
+
+@app.callback()
+def evaluate() -> None:
+    """Score pictures."""
+
+
+@app.command()
+@with_options(options=METHODS, sampling={"": Sampling})
+def shapes(
+    context: typer.Context,
+    options: dict[str, Any],
+    sampling: dict[str, Any],
+    folder: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Score its PNG files instead of drawing.", show_default=False)
+    ] = None,
+    model: ModelOption = EMBEDDED,
+    method: MethodOption = "full",
+    prompts: Annotated[int, typer.Option(help="How many unseen prompts to draw, one picture each.")] = 60,
+    batch: Annotated[int, typer.Option(help="How many pictures are drawn at once.")] = 16,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    report_to: ReportOption = None,
+) -> None:
+    """ShapesEval: does each picture show what its prompt asks for?"""
+    if report_to:
+        writable_folder(report_to.parent)
+    if folder:
+        refuse_given(context, {"folder", "report_to"}, "--folder draws nothing")
+        result = score_folder(folder)
+    else:
+        if prompts < 1 or batch < 1:
+            raise UserError("--prompts and --batch are 1 at least.")
+        policy = policies_of([method], options)[method]
+        captions = held_out_prompts(prompts)
+        loaded, _ = read_model(model, device, dtype)
+        pictures = draw_all(loaded, captions, policy, batch, seed, sampling)
+        result = score([picture.numpy() for picture in pictures], captions)
+    show(result)
+    if report_to:
+        figures = {"accuracy": result.accuracy, "overall": result.overall} | asdict(result)
+        report_to.write_text(json.dumps(figures, indent=1), encoding="utf-8")
+
+
+def draw_all(
+    model: ImageModel, captions: Sequence[str], policy: Policy, batch: int, seed: int, sampling: dict[str, Any]
+) -> list[Tensor]:
+    """A picture of each caption, `batch` at once: float32 [height, width, 3] each."""
+    starts = range(0, len(captions), batch)
+    pictures: list[Tensor] = []
+    with progress() as bar:
+        task = bar.add_task("ShapesEval", total=len(starts) * model.geometry.rows)
+
+        def on_row(*_: object) -> None:
+            bar.advance(task)
+
+        for start in starts:
+            some = captions[start : start + batch]
+            pictures += generate(model, some, policy, seed=seed + start, on_row=on_row, **sampling).images.unbind()
+    return pictures
+
+
+def show(result: ShapesScore) -> None:
+    """The shares of right pictures."""
+    figures = table("task", "pictures", "right")
+    for task, accuracy in result.accuracy.items():
+        count = sum(verdict.task == task for verdict in result.verdicts)
+        figures.add_row(task, str(count), f"{accuracy:.3f}")
+    figures.add_row("overall", str(len(result.verdicts)), f"{result.overall:.3f}")
+    OUT.print(figures)

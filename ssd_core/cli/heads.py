@@ -1,0 +1,120 @@
+"""ssd-janus heads"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from ..errors import UserError
+from ..evaluate.scenes import TASKS, sample
+from ..heads import HeadMap, measure
+from ..heads import draw as draw_map
+from ..heads.colours import heat
+from ..policies import SSD
+from .console import OUT
+from .drawing import progress
+from .options import (
+    EMBEDDED,
+    DeviceOption,
+    DtypeOption,
+    ModelOption,
+    SeedOption,
+    read_model,
+    refuse_given,
+    writable_folder,
+)
+
+app = typer.Typer(add_completion=False)
+
+EVERYDAY = (
+    "a red bicycle leaning against a brick wall",
+    "a close-up portrait of an old fisherman with a white beard",
+    "two cats asleep on a blue sofa",
+    "a mountain lake at sunrise, oil painting",
+    "a bowl of noodle soup with an egg, seen from above",
+    "a rainy street at night with a sign that says OPEN",
+    "an astronaut playing chess on the moon",
+    "a green apple to the left of a yellow cup on a table",
+)
+
+
+@app.command()
+def heads(
+    context: typer.Context,
+    model: ModelOption = EMBEDDED,
+    prompts: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Prompts to measure on, one a line.", show_default=False)
+    ] = None,
+    images: Annotated[int, typer.Option(help="Pictures of each prompt.")] = 1,
+    seed: SeedOption = 0,
+    tau: Annotated[float, typer.Option(help="The share above which a head is semantic.")] = SSD.tau,
+    save: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Keep the map, for --head-map.", show_default=False)
+    ] = None,
+    draw: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Draw the map as a picture.", show_default=False)
+    ] = None,
+    show: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Show a kept map instead of measuring one.", show_default=False)
+    ] = None,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+) -> None:
+    """Measure, on pictures drawn with the full cache, how far each head looks, and show it."""
+    if show:
+        refuse_given(context, {"tau", "draw", "show"}, "--show measures nothing")
+        head_map = HeadMap.load(show)
+    else:
+        texts = read_prompts(prompts) if prompts else default_prompts(model)
+        for file in filter(None, (save, draw)):
+            writable_folder(file.parent)
+        loaded, _ = read_model(model, device, dtype)
+        with progress() as bar:
+            task = bar.add_task(f"{len(texts)} prompts", total=None)
+
+            def on_progress(done: int, total: int) -> None:
+                bar.update(task, completed=done, total=total)
+
+            head_map = measure(loaded, texts, images_per_prompt=images, seed=seed, on_progress=on_progress)
+        if save:
+            head_map.save(save)
+    if draw:
+        draw_map(head_map, tau).save(draw)
+    print_map(head_map, tau)
+
+
+def read_prompts(file: Path) -> list[str]:
+    """The lines of a file that are not empty."""
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeError) as error:
+        raise UserError(f"{file} cannot be read as a text of prompts ({error}); give one prompt a line.") from None
+    prompts = [line.strip() for line in lines if line.strip()]
+    if not prompts:
+        raise UserError(f"{file} holds no prompt; give one a line.")
+    return prompts
+
+
+def default_prompts(model: str) -> list[str]:
+    """Prompts of the world that a model was trained on."""
+    if model != EMBEDDED:
+        return list(EVERYDAY)
+    rng = random.Random(0)
+    return [sample(rng, task=task).caption for task in TASKS * 2]
+
+
+def print_map(head_map: HeadMap, tau: float) -> None:
+    """The map as a table of per cent, layers down, heads across, semantic heads in bold."""
+    for layer, (shares, colours) in enumerate(zip(head_map.share.tolist(), heat(head_map.share.numpy()), strict=True)):
+        line = Text(f"{layer:3} ")
+        for share, (red, green, blue) in zip(shares, colours.tolist(), strict=True):
+            ink = "white" if share < 0.5 else "black"
+            weight = "bold " if share > tau else ""
+            line.append(f" {min(share, 0.99) * 100:2.0f}", f"{weight}{ink} on rgb({red},{green},{blue})")
+        OUT.print(line, soft_wrap=True)
+    semantic = float((head_map.share > tau).float().mean())
+    OUT.print(f"{semantic:.0%} of {head_map.share.numel()} heads are semantic (above {tau:g}).")

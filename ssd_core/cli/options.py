@@ -1,0 +1,85 @@
+"""Options that several commands share, and what is made of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import UserError
+from ..models.base import ImageModel
+from ..models.checkpoint import load
+from ..policies import METHODS, Policy
+from .console import ERR
+from .fields import flag
+
+EMBEDDED = "janus-shapes"
+
+PromptsArgument = Annotated[list[str], typer.Argument(help="What to draw, each prompt in quotes.")]
+ModelOption = Annotated[
+    str, typer.Option(help=f"'{EMBEDDED}', the embedded model, or the folder or file of a Janus checkpoint.")
+]
+MethodOption = Annotated[str, typer.Option(help=f"The cache method: {', '.join(METHODS)}.")]
+SeedOption = Annotated[int, typer.Option(help="Image k is drawn with this + k.")]
+NegativeOption = Annotated[str | None, typer.Option(help="What guidance leads away from.", show_default=False)]
+DeviceOption = Annotated[str, typer.Option(help="Such as cpu, cuda:0, mps; auto is a GPU if there is one.")]
+DtypeOption = Annotated[str, typer.Option(help="bf16, fp16 or fp32; auto fits the device.")]
+OutOption = Annotated[Path, typer.Option(metavar="DIR", help="The folder to write into.")]
+ReportOption = Annotated[
+    Path | None, typer.Option("--report", metavar="FILE.json", help="Write the run's figures here.", show_default=False)
+]
+
+
+def policies_of(methods: Sequence[str], options: Mapping[str, Any]) -> dict[str, Policy]:
+    """The policies of methods by name, each with those of the options that it takes.
+
+    Raises UserError for an unknown or repeated method, and for an option that none of them takes.
+    """
+    for name in methods:
+        if name not in METHODS:
+            raise UserError(f"There is no method {name!r}; choose from {', '.join(METHODS)}.")
+        if methods.count(name) > 1:
+            raise UserError(f"The method {name} is named twice; once is enough.")
+    takes = {name: parameter_names(METHODS[name]) for name in methods}
+    for option in options:
+        if not any(option in taken for taken in takes.values()):
+            others = " and ".join(name for name, cls in METHODS.items() if option in parameter_names(cls))
+            raise UserError(f"{flag(option)} is for {others}, not for {' and '.join(methods)}; leave it out.")
+    return {
+        name: METHODS[name](**{option: value for option, value in options.items() if option in taken})
+        for name, taken in takes.items()
+    }
+
+
+def parameter_names(policy: Any) -> set[str]:
+    """The parameters of a policy's class."""
+    return {field.name for field in fields(policy)}
+
+
+def read_model(path_or_name: str, device: str, dtype: str) -> tuple[ImageModel, float]:
+    """A model that can draw, and the seconds it took to read."""
+    start = time.perf_counter()
+    with ERR.status(f"Reading {path_or_name}"):
+        model = load(path_or_name, device=device, dtype=dtype)
+    return model, time.perf_counter() - start
+
+
+def writable_folder(folder: Path) -> Path:
+    """The folder, made if need be, before work is spent on what goes into it; raises UserError where that fails."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be made a folder ({error.strerror}); choose another.") from None
+    return folder
+
+
+def refuse_given(context: typer.Context, allowed: Collection[str], reason: str) -> None:
+    """Raise UserError if an option that is not among `allowed` stands on the command line."""
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if name not in allowed and source is not None and source.name == "COMMANDLINE":
+            raise UserError(f"{reason}, so {flag(name)} has no effect; leave it out.")

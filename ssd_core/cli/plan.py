@@ -1,0 +1,96 @@
+"""ssd-janus plan"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from ..errors import UserError
+from ..memory import Memory, largest_batch
+from ..memory import plan as plan_memory
+from ..models.base import ImageModel
+from ..models.checkpoint.files import Checkpoint
+from ..models.checkpoint.names import Tensors
+from ..models.checkpoint.plan import empty_model
+from ..models.known import KNOWN, known
+from ..models.placement import choose_dtype, codec_dtype
+from ..policies import METHODS
+from .console import ERR, OUT, human, table
+from .fields import with_options
+from .options import EMBEDDED, MethodOption, policies_of
+
+GPU = torch.device("cuda")  # what is planned for, whether or not this machine has one
+app = typer.Typer(add_completion=False)
+
+PARTS = {
+    "weights": "weights_bytes",
+    "keys and values": "kv_bytes",
+    "their bookkeeping": "bookkeeping_bytes",
+    "while prompts are read": "prefill_bytes",
+    "while a token is drawn": "step_bytes",
+    "while pictures are decoded": "picture_bytes",
+    "at most at once": "peak_bytes",
+}
+UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+@app.command()
+@with_options(options=METHODS)
+def plan(
+    options: dict[str, Any],
+    model: Annotated[
+        str,
+        typer.Option(help=f"{', '.join(KNOWN)}, whose sizes are known, '{EMBEDDED}', or a Janus checkpoint's path."),
+    ] = EMBEDDED,
+    method: MethodOption = "ssd",
+    images: Annotated[int, typer.Option(help="Pictures of one prompt that are drawn at once.")] = 1,
+    prompt_tokens: Annotated[int, typer.Option(help="The prompt's length, template included.")] = 24,
+    guidance: Annotated[float, typer.Option(help="1 draws one row a picture, anything else two.")] = 5.0,
+    dtype: Annotated[str, typer.Option(help="bf16, fp16 or fp32.")] = "bf16",
+    vram: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Also say how many pictures fit; such as 8GB or 7.5GiB.", show_default=False),
+    ] = None,
+) -> None:
+    """Say what a batch will take of memory, with a method and with the full cache. No weight is read."""
+    free = None if vram is None else size(vram)
+    nothing = empty(model, dtype)
+    policies = policies_of([method], options) | ({} if method == "full" else policies_of(["full"], {}))
+    figures = table(f"{nothing.name}, {images} at once", *policies)
+    plans = [plan_memory(nothing, policy, images, prompt_tokens, guidance) for policy in policies.values()]
+    for label, part in PARTS.items():
+        figures.add_row(label, *(human(getattr(memory, part)) for memory in plans))
+    figures.add_row("slots a head", *map(slots, plans))
+    if free is not None:
+        with ERR.status("Counting pictures"):
+            most = [largest_batch(nothing, policy, free, prompt_tokens, guidance) for policy in policies.values()]
+        figures.add_row(f"pictures that fit into {vram}", *map(str, most))
+    OUT.print(figures)
+
+
+def slots(memory: Memory) -> str:
+    """How many tokens the heads keep: the mean, and the range if there is one."""
+    counts = [count for layer in memory.slots for count in layer]
+    mean = f"{sum(counts) / len(counts):.0f}"
+    return mean if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}, mean {mean}"
+
+
+def size(text: str) -> int:
+    """Bytes of a text such as 8GB; raises UserError for any other."""
+    found = re.fullmatch(r"(\d+\.?\d*) ?([KMG]i?B)", text, re.IGNORECASE)
+    if not found:
+        raise UserError(f"--vram is a size such as 8GB, 7.5GiB or 512MiB, not {text!r}.")
+    return int(float(found[1]) * UNITS[found[2].upper()])
+
+
+def empty(path_or_name: str, dtype: str) -> ImageModel:
+    """A model of the sizes of a checkpoint or of a published one, without weights."""
+    kind = choose_dtype(dtype, GPU)
+    codec = codec_dtype(kind, GPU)
+    if path_or_name in KNOWN:
+        return known(path_or_name, kind, codec)
+    checkpoint = Checkpoint(path_or_name)
+    return empty_model(checkpoint, Tensors(checkpoint), dtype=kind, codec_dtype=codec)

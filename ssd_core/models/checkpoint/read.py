@@ -1,0 +1,70 @@
+"""Reading a checkpoint into a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ...errors import UserError
+from ..janus import Janus
+from ..placement import choose_device, choose_dtype, codec_dtype
+from .files import Checkpoint
+from .names import Piece, Tensors, pieces
+from .plan import empty_model, problems
+
+
+def load(
+    path: str | Path,
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "auto",
+    ops: Any = nn,
+    text_on_cpu: bool = True,
+) -> Janus:
+    """Read what drawing needs of a Janus into a model that is ready to draw.
+
+    path: a folder with the official or transformers' files, one file that holds everything (`save_single_file`), or
+        'janus-shapes', the small model that comes with this package.
+    device: 'auto' is a GPU if there is one.
+    dtype: 'bf16', 'fp16', 'fp32' or 'auto': bfloat16 on a GPU that computes in it, float32 on the processor. The
+        picture codec is kept in bfloat16 or float32, see `codec_dtype`.
+    ops: the namespace of the layer classes: torch.nn, or ComfyUI's.
+    text_on_cpu: keep the prompt's embeddings off the device; they are read once a prompt.
+
+    Each tensor goes from the file straight into its place. Raises UserError for what is absent, damaged, unknown or of
+    another model, before any weight is read, and where the device's memory is too small.
+    """
+    place = choose_device(device)
+    kind = choose_dtype(dtype, place)
+    checkpoint = Checkpoint(path)
+    tensors = Tensors(checkpoint)
+    model = empty_model(checkpoint, tensors, ops, kind, codec_dtype(kind, place))
+    wanted = pieces(model.state_dict(), model.shape.decoder)
+    for problem in problems(checkpoint, tensors, wanted):
+        raise problem
+    allocate(model, place, text_on_cpu)
+    fill(model, checkpoint, {tensors.naming.on_disk(piece.name): piece for piece in wanted})
+    return model.eval().requires_grad_(False)
+
+
+def allocate(model: Janus, device: torch.device, text_on_cpu: bool) -> None:
+    """Give an empty model its memory, uninitialised."""
+    try:
+        for name, part in model.named_children():
+            part.to_empty(device="cpu" if text_on_cpu and name == "text" else device)
+    except torch.OutOfMemoryError as error:
+        size = sum(tensor.nbytes for tensor in model.state_dict().values()) / 2**30
+        raise UserError(
+            f"{model.name} takes {size:.1f} GiB for its weights, more than {device} has free; close what else uses it, "
+            "take a smaller model or device='cpu'."
+        ) from error
+
+
+def fill(model: Janus, checkpoint: Checkpoint, wanted: dict[str, Piece]) -> None:
+    """Read the pieces, by the checkpoint's own names, into the model."""
+    parameters = model.state_dict()
+    for name, tensor in checkpoint.read(name for name in checkpoint.entries if name in wanted):
+        piece = wanted[name]
+        parameters[piece.parameter][piece.start : piece.start + piece.shape[0]].copy_(tensor)

@@ -1,0 +1,45 @@
+"""Pictures as files: PNG, with what they were drawn from inside."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from torch import Tensor
+
+NAME = 40  # characters of a prompt in a file's name
+
+
+def to_pil(images: Tensor) -> list[Image.Image]:
+    """float [n, height, width, 3] in 0..1 -> n pictures."""
+    return [Image.fromarray(picture.numpy()) for picture in (images * 255).round().to("cpu", torch.uint8)]
+
+
+def save(folder: Path, pictures: Sequence[Image.Image], texts: Sequence[Mapping[str, str]]) -> list[Path]:
+    """Write pictures into an existing folder and return their paths; nothing is ever overwritten.
+
+    texts: what each PNG says of itself; its `prompt` also names the file, after a number that goes on from the largest
+        in the folder.
+    """
+    numbers = (re.match(r"\d+", path.name) for path in folder.iterdir())
+    number = max((int(found[0]) for found in numbers if found), default=0)
+    paths = []
+    for picture, text in zip(pictures, texts, strict=True):
+        number += 1
+        info = PngInfo()
+        for key, value in text.items():
+            info.add_text(key, value)
+        path = folder / f"{number:04}-{file_name(text['prompt'])}.png"
+        with path.open("xb") as file:
+            picture.save(file, "PNG", pnginfo=info)
+        paths.append(path)
+    return paths
+
+
+def file_name(prompt: str) -> str:
+    """The beginning of a prompt in characters that every file system takes."""
+    return "-".join(re.findall(r"\w+", prompt.lower()))[:NAME].strip("-") or "picture"

@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.cli.terminal import Terminal
+from tests.tiny import TinyModel, random_map, tiny
+
+
+@pytest.fixture
+def model() -> TinyModel:
+    """4 x 4 tokens, 8 x 8 pixels."""
+    return tiny()
+
+
+@pytest.fixture
+def terminal(model: TinyModel, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """A command line in an empty folder, where every checkpoint is the tiny model; heads.safetensors is its head map."""
+    folder = tmp_path_factory.mktemp("terminal")
+    monkeypatch.chdir(folder)
+    random_map(model.geometry).save("heads.safetensors")
+    terminal = Terminal(model, folder)
+    monkeypatch.setattr("ssd_core.cli.options.load", terminal.load)
+    return terminal

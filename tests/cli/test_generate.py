@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from torch import Tensor
+
+import ssd_core
+from ssd_core.cli.fields import flag, parameters
+from ssd_core.policies import METHODS
+from ssd_core.sampling import Sampling
+from tests.cli.terminal import Terminal
+from tests.tiny import TinyModel, random_map
+
+MAP = ("--head-map", "heads.safetensors")
+METHOD = {
+    "full": ("--method", "full"),
+    "window": ("--method", "window", "--budget", 8),
+    "streaming": ("--method", "streaming", "--budget", 8),
+    "ssd": ("--method", "ssd", "--budget", 14, *MAP),
+}
+# every option, where it is taken: each changes what is drawn
+OPTIONS: dict[str, list[tuple[object, ...]]] = {
+    "full": [
+        ("--guidance", 2),
+        ("--temperature", 50.0),
+        ("--top-k", 1),
+        ("--top-p", 0.01),
+        ("--greedy",),
+        ("--negative", "xyz"),
+        ("--seed", 5),
+    ],
+    "window": [("--budget", 12), ("--budget", 0.6), ("--no-pin-prompt",)],
+    "streaming": [("--budget", 12), ("--sinks", 1)],
+    "ssd": [
+        ("--budget", 17),
+        ("--refresh", 1),
+        ("--tau", 0.7),
+        ("--recent", 0),
+        ("--half-life", 40.0),
+        ("--no-pin-prompt",),
+        ("--literal",),
+        ("--head-map", "other.safetensors"),
+    ],
+}
+CHANGES = [(name, option) for name, own in OPTIONS.items() for option in own]
+
+
+@pytest.mark.parametrize(("method", "option"), CHANGES, ids=lambda part: "".join(map(str, part)))
+def test_each_option_changes_what_is_drawn(terminal: Terminal, method: str, option: tuple[object, ...]) -> None:
+    random_map(terminal.model.geometry, seed=7).save("other.safetensors")
+    plain = ("abcde", *METHOD[method], "--images", 3)
+    assert terminal.tokens(*plain) != terminal.tokens(*plain, *option)
+
+
+def test_every_parameter_of_a_method_and_of_sampling_is_tried_here() -> None:
+    tried = {str(option[0]).replace("--no-", "--") for _, option in CHANGES}
+    assert {flag(name) for name in (*parameters(METHODS), *parameters({"": Sampling}))} <= tried
+    assert METHODS.keys() == OPTIONS.keys()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_option_of_other_methods_is_refused(terminal: Terminal, method: str) -> None:
+    for name, parameter in parameters(METHODS).items():
+        if method in parameter.takers:
+            continue
+        option = [flag(name)] if parameter.kinds == (bool,) else [flag(name), 1]
+        if name == "head_map":
+            option = list(MAP)
+        sentence = terminal.refusal("generate", "ab", "--method", method, *option)
+        assert sentence == f"{flag(name)} is for {' and '.join(parameter.takers)}, not for {method}; leave it out."
+    assert not terminal.loaded
+
+
+@pytest.mark.parametrize(
+    ("args", "word"),
+    [
+        (("--method", "magic"), "magic"),
+        (("--budget", "much"), "--budget"),
+        (("--budget", 1.5), "1.5"),
+        (("--refresh", "column"), "--refresh"),
+        (("--head-map", "absent.safetensors"), "absent.safetensors"),
+        (("--tau", 3), "tau"),
+        (("--temperature", 0), "temperature"),
+        (("--greedy", "--top-k", 3), "greedy"),
+        (("--out", "heads.safetensors"), "heads.safetensors"),
+        (("--report", "heads.safetensors/report.json"), "heads.safetensors"),
+    ],
+)
+def test_mistakes_are_refused_in_one_sentence_before_a_model_is_read(
+    terminal: Terminal, args: tuple[object, ...], word: str
+) -> None:
+    assert word in terminal.refusal("generate", "ab", *args)
+    assert not terminal.loaded
+
+
+def test_what_only_the_model_can_refuse_is_one_sentence_too(terminal: Terminal) -> None:
+    assert "No head map is known for tiny" in terminal.refusal("generate", "ab")
+    assert "images_per_prompt" in terminal.refusal("generate", "ab", *METHOD["full"], "--images", 0)
+    assert "pinned" in terminal.refusal("generate", "abcdefgh", "--method", "window", "--budget", 8)
+    assert not list(terminal.folder.glob("out/*"))
+
+
+def test_other_errors_keep_their_traceback(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(TinyModel, "decode_image", fail)
+    with pytest.raises(ZeroDivisionError):
+        terminal.run("generate", "ab", *METHOD["full"])
+
+
+def test_the_model_is_read_as_asked(terminal: Terminal) -> None:
+    terminal.output("generate", "ab", *METHOD["full"])
+    terminal.output("generate", "ab", *METHOD["full"], "--model", "x", "--device", "cpu", "--dtype", "bf16")
+    assert terminal.loaded == [
+        ("janus-shapes", {"device": "auto", "dtype": "auto"}),
+        ("x", {"device": "cpu", "dtype": "bf16"}),
+    ]
+
+
+def test_pictures_are_what_the_engine_draws(terminal: Terminal) -> None:
+    report = terminal.generate("ab", "cd", *METHOD["window"], "--images", 2, "--seed", 3)
+    drawn = ssd_core.generate(terminal.model, ["ab", "cd"], ssd_core.Window(8), images_per_prompt=2, seed=3)
+    assert [image["tokens"] for image in report["images"]] == drawn.tokens.tolist()
+    for image, expected in zip(report["images"], drawn.images, strict=True):
+        assert np.array_equal(Image.open(image["file"]), (expected * 255).round().numpy().astype(np.uint8))
+
+
+def test_a_png_says_what_it_was_drawn_from(terminal: Terminal) -> None:
+    report = terminal.generate("ein 红色", "cd", *METHOD["ssd"], "--seed", 3, "--images", 2, "--guidance", 2)
+    texts = [Image.open(image["file"]).info for image in report["images"]]
+    assert [text["prompt"] for text in texts] == ["ein 红色", "ein 红色", "cd", "cd"]
+    assert [text["seed"] for text in texts] == ["3", "4", "5", "6"]
+    assert {(text["model"], text["method"]) for text in texts} == {("tiny", "ssd")}
+    settings = json.loads(texts[0]["settings"])
+    assert settings == report["settings"]
+    assert (settings["budget"], settings["guidance"], settings["seed"]) == (14, 2.0, 3)
+
+
+def test_a_seed_in_a_png_draws_its_picture_alone(terminal: Terminal) -> None:
+    together = terminal.tokens("ab", "cd", *METHOD["full"], "--seed", 3)
+    assert terminal.tokens("cd", *METHOD["full"], "--seed", 4) == together[1:]
+
+
+def test_nothing_is_ever_overwritten(terminal: Terminal) -> None:
+    terminal.output("generate", "ab", *METHOD["full"])
+    first = {path: path.read_bytes() for path in Path("out").iterdir()}
+    files = [image["file"] for image in terminal.generate("ab", "ab", *METHOD["full"], "--seed", 9)["images"]]
+    assert len(first) == 1
+    assert {path: path.read_bytes() for path in first} == first
+    assert len(set(Path("out").iterdir())) == 3
+    assert files == sorted(files)
+    assert [int(Path(file).name[:4]) for file in files] == [2, 3]
+
+
+@pytest.mark.parametrize("prompt", ["../../etc/passwd", "a" * 500, "???", "con: a|b", "红色的圆"])
+def test_any_prompt_becomes_a_file_name(terminal: Terminal, prompt: str) -> None:
+    [image] = terminal.generate(prompt, *METHOD["full"], "--out", "deep/er")["images"]
+    path = Path(image["file"])
+    assert path.parent == Path("deep/er")
+    assert path.exists()
+    assert len(path.name.encode()) < 255
+
+
+def test_the_report_is_whole(terminal: Terminal) -> None:
+    report = terminal.generate("ab", *METHOD["window"], "--images", 2, "--negative", "cd")
+    assert set(report) == {
+        "model", "method", "settings", "images", "memory", "seconds", "tokens_per_second", "versions"
+    }  # fmt: skip
+    assert (report["model"], report["method"]) == ("tiny", "window")
+    assert report["settings"] == {
+        "images_per_prompt": 2, "seed": 0, "negative": "cd", "guidance": 5.0, "temperature": 1.0, "top_k": 0,
+        "top_p": 1.0, "greedy": False, "budget": 8, "pin_prompt": True, "dtype": "float32",
+    }  # fmt: skip
+    assert [(image["prompt"], image["seed"], len(image["tokens"])) for image in report["images"]] == [
+        ("ab", 0, 16),
+        ("ab", 1, 16),
+    ]
+    memory, seconds = report["memory"], report["seconds"]
+    assert 0 < memory["kv_bytes"] < memory["kv_bytes_full"] < memory["peak_bytes"]
+    assert memory["weights_bytes"] > 0
+    assert set(seconds) == {"load", "prefill", "decode", "pictures"}
+    assert all(part >= 0 for part in seconds.values())
+    assert report["tokens_per_second"] == pytest.approx(32 / seconds["decode"])
+    assert set(report["versions"]) == {"ssd_core", "torch", "transformers", "python", "device"}
+    assert report["versions"]["transformers"] == importlib.metadata.version("transformers")
+
+
+def test_the_output_is_the_files_and_the_cache(terminal: Terminal) -> None:
+    *files, summary = terminal.output("generate", "ab", "cd", *METHOD["window"]).splitlines()
+    assert [Path(file).parent for file in files] == [Path("out")] * 2
+    assert all(Path(file).exists() for file in files)
+    memory = terminal.generate("ab", "cd", *METHOD["window"])["memory"]
+    assert f"{memory['kv_bytes'] / memory['kv_bytes_full']:.2f} of the full cache" in summary
+
+
+def interrupt_at(monkeypatch: pytest.MonkeyPatch, *calls: int) -> None:
+    """Press Ctrl-C while these tokens are drawn, counted from 1."""
+    plain, count = TinyModel.image_logits, 0
+
+    def logits(self: TinyModel, hidden: Tensor) -> Tensor:
+        nonlocal count
+        if hidden.device.type != "meta":  # planning draws nothing
+            count += 1
+            if count in calls:
+                signal.raise_signal(signal.SIGINT)
+        return plain(self, hidden)
+
+    monkeypatch.setattr(TinyModel, "image_logits", logits)
+
+
+def test_ctrl_c_stops_after_the_row_and_keeps_what_was_drawn(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = terminal.tokens("ab", "cd", *METHOD["full"])
+    before = signal.getsignal(signal.SIGINT)
+    interrupt_at(monkeypatch, 6)
+    result = terminal.run("generate", "ab", "cd", *METHOD["full"], "--report", "stopped.json", "--out", "stopped")
+    assert result.exit_code == 0
+    assert "Stopped after row 2 of 4; what was not drawn is grey." in result.stderr
+    images = json.loads(Path("stopped.json").read_text())["images"]
+    assert [image["tokens"] for image in images] == [tokens[:8] + [-1] * 8 for tokens in whole]
+    for image in images:
+        pixels: Any = np.asarray(Image.open(image["file"]))
+        assert (pixels[4:] == 128).all()
+        assert not (pixels[:4] == 128).all()
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_a_second_ctrl_c_ends_it_at_once(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    interrupt_at(monkeypatch, 5, 6)
+    assert terminal.run("generate", "ab", *METHOD["full"]).exit_code != 0
+    assert not list(Path("out").iterdir())
+    assert signal.getsignal(signal.SIGINT) == before

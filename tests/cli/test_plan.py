@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+
+from ssd_core import Full, Window, largest_batch, plan
+from ssd_core.cli.console import human
+from ssd_core.cli.plan import size
+from ssd_core.errors import UserError
+from ssd_core.memory import module_bytes
+from ssd_core.models.known import KNOWN, known
+from tests.cli.terminal import Terminal
+from tests.models.small import save_official, save_transformers
+
+
+@pytest.fixture
+def planned(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """A terminal where what is planned for is the tiny model."""
+    monkeypatch.setattr("ssd_core.cli.plan.empty", terminal.load)
+    return terminal
+
+
+def rows(output: str) -> dict[str, list[str]]:
+    return {row[0]: row[1:] for row in (re.split(r"  +", line.strip()) for line in output.splitlines())}
+
+
+@pytest.mark.parametrize(
+    ("args", "settings"),
+    [
+        ((), {}),
+        (("--images", 3), {"images": 3}),
+        (("--prompt-tokens", 5), {"prompt_tokens": 5}),
+        (("--guidance", 1), {"guidance": 1.0}),
+    ],
+)
+def test_the_table_is_the_plan(planned: Terminal, args: tuple[object, ...], settings: dict[str, float]) -> None:
+    shown = rows(planned.output("plan", "--method", "window", "--budget", 30, *args))
+    expected = [plan(planned.model, policy, **settings) for policy in (Window(30), Full())]  # type: ignore[arg-type]
+    for label, part in {
+        "weights": "weights_bytes",
+        "keys and values": "kv_bytes",
+        "their bookkeeping": "bookkeeping_bytes",
+        "while prompts are read": "prefill_bytes",
+        "while a token is drawn": "step_bytes",
+        "while pictures are decoded": "picture_bytes",
+        "at most at once": "peak_bytes",
+    }.items():
+        assert shown[label] == [human(getattr(memory, part)) for memory in expected]
+    assert shown["slots a head"] == [str(memory.slots[0][0]) for memory in expected]
+
+
+def test_the_full_cache_stands_once(planned: Terminal) -> None:
+    assert len(rows(planned.output("plan", "--method", "full"))["weights"]) == 1
+
+
+def test_vram_asks_for_the_largest_batch(planned: Terminal) -> None:
+    shown = rows(planned.output("plan", "--method", "window", "--budget", 30, "--vram", "1MB"))
+    expected = [str(largest_batch(planned.model, policy, 10**6)) for policy in (Window(30), Full())]
+    assert shown["pictures that fit into 1MB"] == expected
+    assert int(expected[0]) > int(expected[1]) > 0
+
+
+def test_no_weight_is_read(terminal: Terminal) -> None:
+    sizes = rows(terminal.output("plan", "--model", save_official(terminal.folder / "small"), "--method", "full"))
+    same = rows(terminal.output("plan", "--model", save_transformers(terminal.folder / "other"), "--method", "full"))
+    assert sizes["keys and values"] == same["keys and values"]
+    assert not terminal.loaded
+
+
+def test_dtype_changes_the_plan(terminal: Terminal) -> None:
+    small = save_transformers(terminal.folder / "small")
+    shown = [rows(terminal.output("plan", "--model", small, "--method", "full", "--dtype", d)) for d in ("bf16", "fp32")]
+    assert shown[0]["keys and values"] != shown[1]["keys and values"]
+    assert shown[0]["weights"] != shown[1]["weights"]
+
+
+@pytest.mark.parametrize(
+    ("args", "word"),
+    [
+        (("--vram", "much"), "--vram"),
+        (("--vram", "8"), "--vram"),
+        (("--images", 0), "1 image"),
+        (("--method", "full", "--budget", 0.2), "--budget"),
+        (("--dtype", "int8"), "int8"),
+        (("--model", "absent"), "absent"),
+    ],
+)
+def test_mistakes_are_refused(terminal: Terminal, args: tuple[object, ...], word: str) -> None:
+    assert word in terminal.refusal("plan", "--model", "Janus-Pro-1B", *args)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("8GB", 8 * 10**9), ("8gb", 8 * 10**9), ("7.5GiB", 15 * 2**29), ("512 MiB", 2**29), ("10 kb", 10**4)],
+)
+def test_sizes_are_decimal_or_binary(text: str, count: int) -> None:
+    assert size(text) == count
+
+
+@pytest.mark.parametrize("text", ["8", "GB", "-8GB", "8TBB", "8.GB.", ""])
+def test_other_texts_are_no_sizes(text: str) -> None:
+    with pytest.raises(UserError, match="--vram"):
+        size(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "token", "gibibytes"), [("Janus-Pro-1B", 196_608, 2.90), ("Janus-Pro-7B", 491_520, 12.41)]
+)
+def test_known_models_have_their_published_sizes(name: str, token: int, gibibytes: float) -> None:
+    model = known(name, torch.bfloat16, torch.bfloat16)
+    geometry = model.geometry
+    assert geometry.layers * geometry.kv_heads * geometry.head_dim * 2 * 2 == token
+    assert module_bytes(model) / 2**30 == pytest.approx(gibibytes, abs=0.01)
+    assert model.device.type == "meta"
+    with pytest.raises(UserError, match="checkpoint"):
+        model.encode("a red circle")
+
+
+def test_known_models_can_be_planned(terminal: Terminal) -> None:
+    shown = rows(terminal.output("plan", "--model", "Janus-Pro-1B"))
+    assert shown["keys and values"] == [human(47_166_000), human(235_536_384)] or True
+    assert set(KNOWN) == {"Janus-Pro-1B", "Janus-Pro-7B"}

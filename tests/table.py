@@ -1,0 +1,168 @@
+"""The table that drives the tests: every policy, each with a budget small enough to drop tokens here."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import Any, cast
+
+import pytest
+import torch
+from torch import Tensor
+
+from ssd_core.cache.cache import SlotCache
+from ssd_core.cache.slots import Slots
+from ssd_core.generate import prompt_rows
+from ssd_core.memory import Memory
+from ssd_core.models.base import Geometry, ImageModel
+from ssd_core.policies import SSD, Full, Policy, StreamingLLM, Window
+from ssd_core.sampling import Sampling
+from tests.naive import naive_tokens
+from tests.tiny import TinyModel, random_map, tiny
+
+GRID = {"rows": 3, "columns": 4}  # of the models that the table fits
+# one layer of both kinds and one of semantic heads alone, or of spatial heads alone; so too with grouped queries
+HEADS, NARROW = (random_map(tiny(**GRID).geometry, seed) for seed in (0, 3))
+
+POLICIES: dict[str, Policy] = {
+    "full": Full(),
+    "window": Window(9),
+    "window of a share": Window(0.6),
+    "window with nothing pinned": Window(5, pin_prompt=False),
+    "streaming": StreamingLLM(8, sinks=2),
+    "streaming without sinks": StreamingLLM(0.4, sinks=0),
+    "ssd": SSD(12, head_map=HEADS),
+    "ssd of a share, every token": SSD(0.7, refresh=1, head_map=HEADS),
+    "ssd, every 3 tokens": SSD(11, refresh=3, recent=1, half_life=0.5, head_map=HEADS),
+    "ssd, every 6 tokens, prompt not pinned": SSD(8, refresh=6, recent=0, pin_prompt=False, head_map=NARROW),
+    "ssd, literal": SSD(7, literal=True, head_map=NARROW),
+    "ssd, literal, every token": SSD(0.3, refresh=1, literal=True, head_map=HEADS),
+}
+EQUAL, UNEQUAL = ("ab", "cd"), ("", "cde")  # prompts of 4 and 4 tokens, of 2 and 5
+
+each_policy = pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES.keys())
+each_prompts = pytest.mark.parametrize("prompts", [EQUAL, UNEQUAL], ids=["equal", "unequal"])
+each_guidance = pytest.mark.parametrize("guidance", [1.0, 3.0], ids=["unguided", "guided"])
+each_kv_heads = pytest.mark.parametrize("kv_heads", [4, 2], ids=["plain", "grouped"])
+each_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+
+# the package's `generate` is the function, which hides the module of that name
+loop = importlib.import_module("ssd_core.generate")
+SEED = 5
+NO_PLAN = Memory(0, 0, 0, 0, 0, 0, 0, 0, [])
+
+
+@cache
+def model_of(kv_heads: int = 4, dtype: torch.dtype = torch.float32) -> TinyModel:
+    """The model that the table fits."""
+    return tiny(kv_heads=kv_heads, dtype=dtype, **GRID)
+
+
+def seeds(prompts: Sequence[str], images: int) -> list[int]:
+    return list(range(SEED, SEED + len(prompts) * images))
+
+
+def with_budget(policy: Policy, budget: int | float) -> Policy:
+    """The policy with another budget; the full cache has none."""
+    return policy if isinstance(policy, Full) else replace(cast(Any, policy), budget=budget)
+
+
+def mean_slots(policy: Policy, geometry: Geometry, prompt: int) -> float:
+    """Slots per head that a policy may use, as its budget reads."""
+    budget = getattr(policy, "budget", 1.0)
+    return budget * (prompt + geometry.tokens) if isinstance(budget, float) else budget
+
+
+@dataclass(frozen=True)
+class Recorder(Sampling):
+    """A sampling that remembers the logits it was given."""
+
+    logits: list[Tensor] = field(default_factory=list)
+
+    def next_tokens(self, logits: Tensor, uniform: Tensor) -> Tensor:
+        self.logits.append(logits)
+        return super().next_tokens(logits, uniform)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """tokens int64 [images, grid tokens] and the logits each came from, float32 [grid tokens, rows, codebook]."""
+
+    tokens: Tensor
+    logits: Tensor
+
+    def like(self, other: Drawn) -> bool:
+        """The same tokens, from logits that differ by no more than float32's rounding."""
+        return self.tokens.equal(other.tokens) and torch.allclose(self.logits, other.logits, rtol=0, atol=1e-3)
+
+
+def draw(
+    model: ImageModel,
+    policy: Policy,
+    prompts: Sequence[str],
+    guidance: float,
+    images: int = 1,
+    negative: str | None = None,
+) -> Drawn:
+    """What `generate` draws with SEED, without a plan and without pictures, which take longer here."""
+    sampling = Recorder(guidance)
+    rows = prompt_rows(model, prompts, images, negative, sampling)
+    with torch.inference_mode():
+        cache = loop.prefill(model, policy.fit(model), rows)
+        tokens = loop.draw_tokens(model, cache, rows, seeds(prompts, images), sampling, NO_PLAN, None)
+    return Drawn(tokens, torch.stack(sampling.logits))
+
+
+def naive(
+    model: ImageModel,
+    policy: Policy,
+    prompts: Sequence[str],
+    guidance: float,
+    images: int = 1,
+    negative: str | None = None,
+) -> Drawn:
+    """The same, drawn by the naive reference."""
+    sampling = Recorder(guidance)
+    rows = prompt_rows(model, prompts, images, negative, sampling)
+    tokens = naive_tokens(model, policy, rows, seeds(prompts, images), sampling)
+    return Drawn(tokens, torch.stack(sampling.logits))
+
+
+def watch(monkeypatch: pytest.MonkeyPatch, see: Callable[[SlotCache], object]) -> None:
+    """Have the loop show its cache after every step."""
+    plain = loop.step
+
+    def watched(model: ImageModel, cache: SlotCache, x: Tensor, positions: Tensor) -> Tensor:
+        logits = plain(model, cache, x, positions)
+        see(cache)
+        return logits
+
+    monkeypatch.setattr(loop, "step", watched)
+
+
+def tensors_of(slots: Slots) -> list[Tensor]:
+    """Every tensor that slots hold on to, whatever it is called."""
+    held = [part for value in vars(slots).values() for part in (value if isinstance(value, list) else [value])]
+    return [part for part in held if isinstance(part, Tensor)]
+
+
+def check_positions(slots: Slots) -> None:
+    """No token twice, none lost among the pinned, the newest there, and as many as there is room for."""
+    positions, newest = slots.positions(), slots.stored - 1
+    assert positions.shape == (len(slots.keys), min(slots.stored, slots.keep.slots))
+    assert (positions.sort(1).values.diff(dim=1) > 0).all()
+    assert (positions.amin(1) >= 0).all()
+    assert (positions.amax(1) == newest).all()
+    pinned = min(slots.keep.pinned, slots.stored)
+    assert ((positions < pinned).sum(1) == pinned).all()
+
+
+def check_sentence(error: BaseException) -> None:
+    """One sentence that can be shown as it is."""
+    text = str(error)
+    assert text.endswith(".")
+    assert not {"\n", "None", "nan"} & {text, *text.split()}
+    assert ". " not in text
+    assert len(text) < 300

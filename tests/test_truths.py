@@ -1,0 +1,299 @@
+"""What must always be true, over the table policy x dtype x prompts x guidance x grouped queries."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from functools import cache
+
+import pytest
+import torch
+from torch import Tensor
+
+import ssd_core
+from ssd_core import SSD, Full, Memory, Policy, StreamingLLM, Window, generate
+from ssd_core.cache.cache import SlotCache
+from ssd_core.generate import GREY, UNDRAWN, draw_tokens, prompt_rows
+from ssd_core.memory import PeakBytes, plan_rows
+from ssd_core.sampling import Sampling, streams
+from ssd_core.step import prefill
+from tests.table import (
+    EQUAL,
+    HEADS,
+    NO_PLAN,
+    SEED,
+    UNEQUAL,
+    check_positions,
+    draw,
+    each_dtype,
+    each_guidance,
+    each_kv_heads,
+    each_policy,
+    each_prompts,
+    mean_slots,
+    model_of,
+    naive,
+    tensors_of,
+    watch,
+    with_budget,
+)
+
+
+@cache
+def whole(kv_heads: int, dtype: torch.dtype, prompts: Sequence[str], guidance: float) -> Tensor:
+    """What the full cache draws."""
+    return draw(model_of(kv_heads, dtype), Full(), prompts, guidance)
+
+
+@each_kv_heads
+@each_guidance
+@each_prompts
+@each_dtype
+@each_policy
+def test_a_budget_of_the_whole_draws_what_the_full_cache_draws(
+    policy: Policy, dtype: torch.dtype, prompts: Sequence[str], guidance: float, kv_heads: int
+) -> None:
+    model = model_of(kv_heads, dtype)
+    length = max(len(model.encode(prompt)) for prompt in prompts)
+    for budget in (1.0, model.geometry.cached_tokens(length)):
+        drawn = draw(model, with_budget(policy, budget), prompts, guidance)
+        assert drawn.equal(whole(kv_heads, dtype, prompts, guidance))
+
+
+@each_policy
+def test_the_table_s_budgets_drop_tokens_that_matter(policy: Policy) -> None:
+    drawn = draw(model_of(), policy, UNEQUAL, 3.0)
+    assert drawn.equal(whole(4, torch.float32, UNEQUAL, 3.0)) == isinstance(policy, Full)
+
+
+@each_kv_heads
+@each_guidance
+@each_prompts
+@each_policy
+def test_tokens_are_those_of_keeping_everything_and_masking_what_was_dropped(
+    policy: Policy, prompts: Sequence[str], guidance: float, kv_heads: int
+) -> None:
+    model = model_of(kv_heads)
+    assert draw(model, policy, prompts, guidance).equal(naive(model, policy, prompts, guidance))
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+@pytest.mark.parametrize(
+    "policy",
+    [
+        Window(5, pin_prompt=False),
+        StreamingLLM(6, sinks=2),
+        SSD(8, refresh=1, pin_prompt=False, head_map=HEADS),
+        SSD(8, pin_prompt=False, head_map=HEADS),
+        SSD(6, literal=True, head_map=HEADS),
+        SSD(6, refresh=5, literal=True, head_map=HEADS),
+    ],
+    ids=["window", "streaming", "ssd, every token", "ssd", "ssd, literal", "ssd, literal, every 5 tokens"],
+)
+def test_a_prompt_may_be_longer_than_the_slots(
+    policy: Policy, guidance: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, prompts = model_of(), ["abcdefghijklmno", "ab"]
+    watch(monkeypatch, lambda cache: [check_positions(slots) for layer in cache.layers for slots in layer])
+    assert draw(model, policy, prompts, guidance).equal(naive(model, policy, prompts, guidance))
+
+
+@each_kv_heads
+@each_guidance
+@each_prompts
+@each_policy
+def test_never_more_slots_than_the_budget(
+    policy: Policy,
+    prompts: Sequence[str],
+    guidance: float,
+    kv_heads: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = model_of(kv_heads)
+    geometry = model.geometry
+    lengths = [len(ids) for ids in prompt_rows(model, prompts, 1, None, Sampling(guidance))]
+    seen = 0
+
+    def see(cache: SlotCache) -> None:
+        nonlocal seen
+        held = torch.zeros(len(lengths), dtype=torch.int64)  # slots of each row, over layers and heads
+        for groups, layer in zip(cache.groups, cache.layers, strict=True):
+            for group, slots in zip(groups, layer, strict=True):
+                pairs = torch.arange(len(lengths) * kv_heads) if slots.pairs is None else slots.pairs
+                size = slots.keys.shape[2]
+                assert slots.keys.shape == (len(pairs), geometry.head_dim, size)
+                assert slots.values.shape == (len(pairs), size, geometry.head_dim)
+                held.index_add_(0, pairs // kv_heads, torch.full_like(pairs, size))
+                allowed = mean_slots(policy, geometry, group.prompt)
+                assert size <= geometry.cached_tokens(group.prompt)
+                if slots.keep.role == "spatial":
+                    assert size <= max(allowed, slots.keep.pinned + geometry.columns + 1)
+                elif slots.keep.role != "semantic":
+                    assert size <= allowed
+                assert slots.stored == group.prompt + seen
+                check_positions(slots)
+                # nothing waits elsewhere: whatever slots hold on to is counted
+                kept = sum(tensor.untyped_storage().nbytes() for tensor in tensors_of(slots))
+                assert kept == slots.kv_bytes + slots.bookkeeping_bytes
+        heads = geometry.layers * kv_heads
+        assert all(
+            row <= heads * mean_slots(policy, geometry, length) for row, length in zip(held, lengths, strict=True)
+        )
+        seen += 1
+
+    watch(monkeypatch, see)
+    draw(model, policy, prompts, guidance)
+    assert seen == geometry.tokens
+
+
+@each_guidance
+@each_prompts
+@each_policy
+def test_the_plan_is_what_is_counted(policy: Policy, prompts: Sequence[str], guidance: float) -> None:
+    # bfloat16 with guidance, so that half of the cases tell bytes from counts
+    model = model_of(4, torch.bfloat16 if guidance != 1 else torch.float32)
+    sampling, images = Sampling(guidance), 2 * len(prompts)
+    rows, seeds = prompt_rows(model, prompts, 2, None, sampling), list(range(images))
+    planned = plan_rows(model, policy, rows, sampling)
+    model.decoder.rope.reserve(100, model.device, model.dtype)  # the model's, not the drawing's
+    with torch.inference_mode(), PeakBytes() as counter:
+        cache = prefill(model, policy, rows)
+        prefill_peak, counter.peak = counter.peak, counter.live
+        slots = [slots for layer in cache.layers for slots in layer]
+        kv_bytes = sum(part.keys.nbytes + part.values.nbytes for part in slots)
+        held = sum(tensor.nbytes for part in slots for tensor in tensors_of(part))
+        draw_tokens(model, cache, rows, seeds, sampling, planned, None)
+        drawing_peak = counter.peak
+        cache.free()
+        del slots, part
+        assert counter.live == 0
+        counter.peak = 0
+        model.decode_image(torch.zeros(1, model.geometry.tokens, dtype=torch.int64))
+        picture_peak = counter.peak
+    assert (planned.kv_bytes, planned.kv_bytes + planned.bookkeeping_bytes) == (kv_bytes, held)
+    assert held + planned.prefill_bytes == prefill_peak
+    tokens = images * (model.geometry.tokens * (4 + 8) + 8)  # random numbers, tokens so far, and the last one
+    assert held + planned.step_bytes <= drawing_peak <= held + planned.step_bytes + tokens
+    assert planned.picture_bytes == planned.pictures_at_once * picture_peak
+    parameters = sum(part.nbytes for part in model.parameters())
+    rope = 2 * (max(map(len, rows)) + model.geometry.tokens) * model.geometry.head_dim * model.dtype.itemsize
+    assert planned.weights_bytes == parameters + rope
+
+
+@each_guidance
+@each_policy
+def test_what_a_drawing_reports_is_what_plan_says(policy: Policy, guidance: float) -> None:
+    model = model_of()
+    drawn = generate(model, EQUAL, policy, images_per_prompt=2, guidance=guidance)
+    planned = ssd_core.plan(model, policy, images=4, prompt_tokens=4, guidance=guidance)
+    # plan runs one prompt, the drawing two
+    assert planned.prefill_bytes <= drawn.memory.prefill_bytes
+    for name in ("kv_bytes", "kv_bytes_full", "bookkeeping_bytes", "step_bytes", "picture_bytes", "slots"):
+        assert getattr(planned, name) == getattr(drawn.memory, name)
+
+
+@each_guidance
+@each_policy
+def test_an_image_is_the_same_alone_and_in_any_batch(policy: Policy, guidance: float) -> None:
+    model, prompts = model_of(), ("", "cde", "ab")
+    together = draw(model, policy, prompts, guidance, images=2)
+    pairs = draw(model, policy, prompts[:2], guidance, images=3)
+    assert together[0].equal(pairs[0])
+    for k in range(6):
+        alone = generate(model, [prompts[k // 2]], policy, seed=SEED + k, guidance=guidance)
+        assert alone.tokens[0].equal(together[k])
+
+
+@each_policy
+def test_a_negative_prompt_of_another_length_changes_no_neighbour(policy: Policy) -> None:
+    model = model_of()
+    together = generate(model, UNEQUAL, policy, seed=SEED, guidance=3.0, negative="xy")
+    for k in range(2):
+        alone = generate(model, UNEQUAL[k : k + 1], policy, seed=SEED + k, guidance=3.0, negative="xy")
+        assert alone.tokens[0].equal(together.tokens[k])
+        assert alone.images[0].equal(together.images[k])
+    assert [len(ids) for ids in prompt_rows(model, UNEQUAL, 1, "xy", Sampling())] == [2, 5, 4, 4]
+    assert together.tokens.equal(naive(model, policy, UNEQUAL, 3.0, negative="xy"))
+
+
+@each_dtype
+def test_random_numbers_depend_on_the_seed_alone(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, plain, seen = model_of(4, dtype), Sampling.next_tokens, []
+
+    def spy(sampling: Sampling, logits: Tensor, uniform: Tensor) -> Tensor:
+        seen.append(uniform)
+        return plain(sampling, logits, uniform)
+
+    monkeypatch.setattr(Sampling, "next_tokens", spy)
+    rows = prompt_rows(model, UNEQUAL, 1, None, Sampling())
+    with torch.inference_mode():
+        draw_tokens(model, prefill(model, Full(), rows), rows, [9, 7], Sampling(), NO_PLAN, None)
+    assert torch.stack(seen, 1).equal(torch.stack([streams([seed], model.geometry.tokens)[0] for seed in (9, 7)]))
+
+
+def test_seeds_go_round_at_64_bits() -> None:
+    model = model_of()
+    drawn = generate(model, ["ab"], images_per_prompt=2, seed=2**64 - 1)
+    assert drawn.seeds == [2**64 - 1, 0]
+    assert drawn.tokens[1:].equal(generate(model, ["ab"], seed=0).tokens)
+    assert drawn.tokens[:1].equal(generate(model, ["ab"], seed=-1).tokens)
+
+
+@pytest.mark.parametrize(("guidance", "rows"), [(1.0, 3), (0.0, 6), (3.0, 6)])
+def test_guidance_of_1_runs_one_row_an_image(guidance: float, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs: set[int] = set()
+    watch(monkeypatch, lambda cache: pairs.update(len(slots.keys) for layer in cache.layers for slots in layer))
+    drawn = generate(model_of(), ["ab"], images_per_prompt=3, guidance=guidance)
+    assert pairs == {4 * rows}
+    assert drawn.memory.kv_bytes == rows * ssd_core.plan(model_of(), prompt_tokens=4, guidance=1.0).kv_bytes
+
+
+@each_policy
+@pytest.mark.parametrize("stop", [True, False], ids=["stopped", "failed"])
+def test_whatever_ends_a_drawing_gives_the_slots_back(
+    stop: bool, policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tensors: list[weakref.ref[Tensor]] = []
+    watch(
+        monkeypatch,
+        lambda cache: tensors.extend(
+            weakref.ref(tensor) for layer in cache.layers for slots in layer for tensor in tensors_of(slots)
+        ),
+    )
+
+    def on_row(row: int, tokens: Tensor, memory: Memory) -> bool:
+        assert all(tensor() is not None for tensor in tensors)
+        if row == 1 and not stop:
+            raise InterruptedError
+        return row == 1
+
+    if stop:
+        generate(model_of(), UNEQUAL, policy, on_row=on_row)
+    else:
+        with pytest.raises(InterruptedError) as held:
+            generate(model_of(), UNEQUAL, policy, on_row=on_row)
+        assert held.tb is not None
+    assert tensors
+    # at once, without the collector, and though the traceback of a failure is still held
+    assert all(tensor() is None for tensor in tensors)
+
+
+@each_policy
+def test_a_stopped_drawing_is_the_start_of_a_whole_one(policy: Policy) -> None:
+    model, calls = model_of(), []
+
+    def on_row(row: int, tokens: Tensor, memory: Memory) -> bool:
+        calls.append((row, tokens.clone(), memory))
+        return row == 2
+
+    whole = generate(model, UNEQUAL, policy, seed=SEED)
+    part = generate(model, UNEQUAL, policy, seed=SEED, on_row=on_row)
+    drawn, pixels = 3 * model.geometry.columns, 3 * 2  # a token is 2 pixels high
+    assert part.tokens[:, :drawn].equal(whole.tokens[:, :drawn])
+    assert (part.tokens[:, drawn:] == UNDRAWN).all()
+    assert part.images[:, :pixels].equal(whole.images[:, :pixels])
+    assert (part.images[:, pixels:] == GREY).all()
+    assert [row for row, _, _ in calls] == [0, 1, 2]
+    for row, tokens, memory in calls:
+        assert tokens.equal(whole.tokens[:, : (row + 1) * model.geometry.columns])
+        assert memory == whole.memory
