@@ -1,10 +1,10 @@
-"""What a compressed cache costs in pictures: ShapesEval of each method, the same prompts and seeds, against the full cache.
+"""What a compressed cache costs in pictures: ShapesEval of each method, with the full cache's prompts and seeds.
 
     python bench/quality.py --prompts 600 --out bench/results/quality
 
-Every chunk of prompts is drawn with the full cache and then with each method, so the lines can be compared at any time;
-started again, it goes on after the last whole chunk. Prompts are combinations the embedded model never saw. The interval
-is a paired bootstrap over prompts of the difference to the full cache.
+Every chunk of prompts is drawn with the full cache and then with each method, so what is there can be compared at any
+time; started again, it goes on after the last whole chunk. Prompts are combinations the embedded model never saw. The
+interval is a paired bootstrap over prompts of the difference to the full cache.
 """
 
 from __future__ import annotations

@@ -157,7 +157,9 @@ def main() -> None:
     given = parser.parse_args()
     rows, copy = measure(given.model, given.batches, given.repeats, given.device, given.dtype)
     against = {row.batch: row.tokens_per_second for row in rows if row.rival.startswith("transformers")}
-    table = Table("batch", "rival", "tokens/s", "x transformers", "ms/step", "cache MB", "moved GB/s", "of copy", "spread")
+    table = Table(
+        "batch", "rival", "tokens/s", "x transformers", "ms/step", "cache MB", "moved GB/s", "of copy", "spread"
+    )
     for row in rows:
         table.add_row(
             str(row.batch),

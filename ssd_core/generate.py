@@ -106,7 +106,7 @@ def generate(
 def prompt_rows(
     model: ImageModel, prompts: Sequence[Prompt], images: int, negative: Prompt | None, sampling: Sampling
 ) -> list[list[int]]:
-    """The ids of every row: for each image its prompt, then, under guidance, for each image what it is led away from."""
+    """The ids of every row: each image's prompt, then, under guidance, what each image is led away from."""
     if isinstance(prompts, str) or not prompts:
         raise UserError("prompts is a list of at least one prompt, such as ['a red circle'].")
     if images < 1:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-from .heads.draw import INK, LINE, PAPER, SMALL, wrapped
+from .heads.draw import FAINT, INK, LINE, PAPER, SMALL, wrapped
 
 LEAST = 192  # pixels that a picture is wide at least
 GAP = 14
@@ -30,7 +30,9 @@ def contact_sheet(
     for row, side in enumerate(sides):
         write(pen, GAP, top + row * pitch, side)
         for left, picture in zip(lefts, pictures[row], strict=True):
-            sheet.paste(picture.resize((width, height), Image.Resampling.NEAREST), (left, top + row * pitch))
+            y = top + row * pitch
+            pen.rectangle((left - 1, y - 1, left + width, y + height), outline=FAINT)  # pictures may be white
+            sheet.paste(picture.resize((width, height), Image.Resampling.NEAREST), (left, y))
     return sheet
 
 

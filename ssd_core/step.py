@@ -33,5 +33,5 @@ def prefill(model: ImageModel, policy: Policy, rows: Sequence[Sequence[int]]) ->
 
 
 def step(model: ImageModel, cache: SlotCache, x: Tensor, positions: Tensor) -> Tensor:
-    """Feed one token of every row, x [rows, hidden] at int64 [rows, 1] -> logits of the next, float32 [rows, codebook]."""
+    """Feed one token a row, x [rows, hidden] at int64 [rows, 1] -> float32 logits of the next, [rows, codebook]."""
     return model.image_logits(model.decoder(x[:, None], positions, cache)[:, 0])

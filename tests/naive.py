@@ -26,6 +26,14 @@ class NaiveHead:
         self.score: dict[int, float] = {}
         self.leaving: list[int] = []
 
+    def remember(self, keys: Tensor, values: Tensor) -> None:
+        """A prompt [T, D] comes at once; of one that is too long the pinned tokens stay, and the newest."""
+        tokens, pinned = len(keys), self.keep.pinned
+        self.keys, self.values = list(keys), list(values)
+        self.score = dict.fromkeys(range(tokens), 0.0)
+        newest = range(max(pinned, tokens - (self.keep.slots - pinned)), tokens)
+        self.alive = [*range(min(pinned, tokens)), *newest]
+
     def come(self, k: Tensor, v: Tensor) -> None:
         """A token comes; if the slots are full, one leaves first."""
         if len(self.alive) >= self.keep.slots:
@@ -98,7 +106,7 @@ class NaiveCache:
 
 
 class NaivePrompt:
-    """A prompt's tokens through one head list: causal attention over everything, and nothing is dropped or scored."""
+    """A prompt's tokens of the row `cache.row`: causal attention over everything, and nothing is scored."""
 
     def __init__(self, cache: NaiveCache) -> None:
         self.cache = cache
@@ -107,16 +115,11 @@ class NaivePrompt:
         tokens, group = q.shape[1], q.shape[2] // k.shape[2]
         output = torch.empty_like(q)
         for head, own in enumerate(self.cache.heads[layer][self.cache.row]):
+            own.remember(k[0, :, head], v[0, :, head])
             for at in range(tokens):
-                own.keys.append(k[0, at, head])
-                own.values.append(v[0, at, head])
-                own.score[at] = 0.0
                 for query in range(head * group, (head + 1) * group):
-                    logits = torch.stack(own.keys) @ q[0, at, query] / q.shape[-1] ** 0.5
-                    output[0, at, query] = logits.softmax(-1) @ torch.stack(own.values)
-            pinned = min(own.keep.pinned, tokens)
-            newest = max(own.keep.slots - pinned, 0)
-            own.alive = list(range(pinned)) + list(range(pinned, tokens))[-newest:] if newest else list(range(pinned))
+                    logits = k[0, : at + 1, head] @ q[0, at, query] / q.shape[-1] ** 0.5
+                    output[0, at, query] = logits.softmax(-1) @ v[0, : at + 1, head]
         return output
 
 

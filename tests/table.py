@@ -60,10 +60,6 @@ def model_of(kv_heads: int = 4, dtype: torch.dtype = torch.float32) -> TinyModel
     return tiny(kv_heads=kv_heads, dtype=dtype, **GRID)
 
 
-def seeds(prompts: Sequence[str], images: int) -> list[int]:
-    return list(range(SEED, SEED + len(prompts) * images))
-
-
 def with_budget(policy: Policy, budget: int | float) -> Policy:
     """The policy with another budget; the full cache has none."""
     return policy if isinstance(policy, Full) else replace(cast(Any, policy), budget=budget)
@@ -105,13 +101,15 @@ def draw(
     guidance: float,
     images: int = 1,
     negative: str | None = None,
+    seed: int = SEED,
 ) -> Drawn:
-    """What `generate` draws with SEED, without a plan and without pictures, which take longer here."""
+    """What `generate` draws, without a plan and without pictures, which take longer here."""
     sampling = Recorder(guidance)
     rows = prompt_rows(model, prompts, images, negative, sampling)
     with torch.inference_mode():
         cache = loop.prefill(model, policy.fit(model), rows)
-        tokens = loop.draw_tokens(model, cache, rows, seeds(prompts, images), sampling, NO_PLAN, None)
+        seeds = range(seed, seed + len(prompts) * images)
+        tokens = loop.draw_tokens(model, cache, rows, seeds, sampling, NO_PLAN, None)
     return Drawn(tokens, torch.stack(sampling.logits))
 
 
@@ -126,7 +124,7 @@ def naive(
     """The same, drawn by the naive reference."""
     sampling = Recorder(guidance)
     rows = prompt_rows(model, prompts, images, negative, sampling)
-    tokens = naive_tokens(model, policy, rows, seeds(prompts, images), sampling)
+    tokens = naive_tokens(model, policy, rows, range(SEED, SEED + len(prompts) * images), sampling)
     return Drawn(tokens, torch.stack(sampling.logits))
 
 

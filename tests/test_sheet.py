@@ -52,8 +52,8 @@ def test_words_stand_above_the_columns_and_beside_the_rows() -> None:
     one = picture(1, 200, 200)
     sheet = contact_sheet(["full", ""], ["a ring", ""], [[one, one], [one, one]])
     (left, top), (right, _), (_, second), _ = places(sheet, one)
-    assert inked(sheet, (left, 0, left + 200, top))
-    assert not inked(sheet, (right, 0, right + 200, top))
+    assert inked(sheet, (left, 0, left + 200, top - 1))
+    assert not inked(sheet, (right, 0, right + 200, top - 1))
     assert inked(sheet, (0, top, GAP + SIDE, second))
     assert not inked(sheet, (0, second, GAP + SIDE, sheet.height))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +28,7 @@ class TinyModel(ImageModel):
         shape = DecoderShape(
             geometry.layers, hidden, geometry.heads, geometry.kv_heads, geometry.head_dim, 48, 1e-6, 10000.0
         )
-        where = {"dtype": dtype, "device": device}
+        where: dict[str, Any] = {"dtype": dtype, "device": device}
         self.decoder = Decoder(shape, nn, **where)
         self.text = nn.Embedding(VOCABULARY, hidden, **where)
         self.codes = nn.Embedding(geometry.codebook, hidden, **where)

@@ -9,7 +9,7 @@ is then taught to name these codes, and its decoder to draw the picture from the
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ def cells_of(shape: str, size: int) -> NDArray[np.float32]:
     return alpha.reshape(size, CELL, size, CELL).transpose(0, 2, 1, 3).reshape(size, size, CELL * CELL)
 
 
-@lru_cache(maxsize=None)
+@cache
 def patterns() -> NDArray[np.float32]:
     """The edge patterns: float32 [27, 16], coverage of each pixel of a cell in 0..1."""
     sizes = sorted({*SIZES_ALONE, *SIZES_AMONG})
@@ -37,7 +37,7 @@ def patterns() -> NDArray[np.float32]:
     return centres.astype(np.float32)
 
 
-@lru_cache(maxsize=None)
+@cache
 def pattern_of(shape: str, size: int) -> NDArray[np.int64]:
     """The pattern of each cell of a shape: int64 [size, size]; 0 = empty, 1 = full, 2 + k = edge pattern k."""
     cells = cells_of(shape, size)

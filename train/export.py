@@ -1,6 +1,8 @@
 """Join the trained model and the trained picture codec into a folder that transformers loads.
 
     python -m train.export --run runs/shapes --to ssd_core/assets/janus-shapes
+
+Every transformers that knows Janus (4.50 and later) can load it.
 """
 
 from __future__ import annotations
@@ -13,8 +15,6 @@ import torch
 from .model import build
 from .text import save
 
-PRECISION = torch.float16  # every weight lies well inside its range, and it keeps eight times finer steps than bfloat16
-
 
 def export(run: Path, to: Path) -> None:
     """Write config, generation settings, tokenizer and weights to `to`, from the two checkpoints in `run`."""
@@ -23,7 +23,9 @@ def export(run: Path, to: Path) -> None:
     model.load_state_dict(torch.load(run / "checkpoint.pt", weights_only=True, map_location="cpu")["model"])
     codec = torch.load(run / "pictures.pt", weights_only=True, map_location="cpu")["vqmodel"]
     model.model.vqmodel.load_state_dict(codec)
-    model.to(PRECISION).save_pretrained(to)
+    model.generation_config._from_model_config = False  # or else transformers 5 does not read generation_kwargs
+    model.half()  # every weight lies well inside float16's range, and it keeps eight times finer steps than bfloat16
+    model.save_pretrained(to)
 
 
 def main() -> None:

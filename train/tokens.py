@@ -2,6 +2,9 @@
 
     python -m train.tokens --out runs/shapes --pictures 40000
 
+Nearly all codes of a picture follow from the codes before them. What the caption rules is a handful of choices, such as
+the colour an object begins with, and they would hardly be heard. So these choices count once more (`choices_loss`).
+
 Writes a checkpoint every few minutes and goes on from it when started again. The learning rate stays flat and falls to
 zero over the last quarter, so `--pictures` may be raised or lowered between two starts.
 """
@@ -19,15 +22,17 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import JanusForConditionalGeneration, PreTrainedTokenizerBase
 
-from ssd_core.evaluate.scenes import sample
+from ssd_core.evaluate.scenes import BACKGROUNDS, GRID, sample
 
 from . import codes
 from .model import build
 from .muon import Muon
-from .text import BEGIN, build as build_tokenizer
+from .text import BEGIN
+from .text import build as build_tokenizer
 
 UNCONDITIONAL = 0.1  # share of captions replaced by pads, for guidance
 WARMUP = 50  # steps
+CHOICES = 0.5  # weight of the choices that the caption rules, beside all tokens alike
 
 
 class Captions:
@@ -40,7 +45,8 @@ class Captions:
 
     def ids(self, caption: str) -> list[int]:
         if caption not in self.known:
-            self.known[caption] = self.tokenizer(f"<|User|>: {caption}\n\n<|Assistant|>:").input_ids + [self.begin]
+            prompt = self.tokenizer(f"<|User|>: {caption}\n\n<|Assistant|>:").input_ids
+            self.known[caption] = [*prompt, self.begin]
         return self.known[caption]
 
 
@@ -61,22 +67,37 @@ def batch(step: int, size: int, captions: Captions) -> tuple[torch.Tensor, torch
     return ids, lengths, pictures
 
 
-def loss_of(
+def logits_of(
     model: JanusForConditionalGeneration, ids: torch.Tensor, lengths: torch.Tensor, pictures: torch.Tensor
 ) -> torch.Tensor:
-    """Mean cross-entropy of the picture codes. Each row is prompt, picture, pads; what follows the picture is never
-    seen by it, so no mask is needed."""
+    """The logits of the picture codes, float32 [B, 576, codebook]. Each row is prompt, picture, pads; what follows the
+    picture is never seen by it, so no mask is needed."""
     text = model.model.language_model.embed_tokens(ids)
     image = model.prepare_embeddings_for_image_generation(pictures[:, :-1])
-    rows, tokens = pictures.shape
     x = torch.cat([text, torch.zeros_like(image)], 1)
-    at = lengths[:, None] + torch.arange(tokens - 1, device=ids.device)  # where each image token of a row stands
+    # where each image token of a row stands
+    at = lengths[:, None] + torch.arange(image.shape[1], device=ids.device)
     x = x.scatter(1, at[:, :, None].expand(-1, -1, x.shape[-1]), image)
     hidden = model.model.language_model(inputs_embeds=x, use_cache=False).last_hidden_state
     at = torch.cat([lengths[:, None] - 1, at], 1)
     hidden = hidden.gather(1, at[:, :, None].expand(-1, -1, hidden.shape[-1]))
-    logits = model.model.generation_head(hidden)
-    return cross_entropy(logits.flatten(0, 1).float(), pictures.flatten())
+    return model.model.generation_head(hidden).float()
+
+
+def choices_loss(logits: torch.Tensor, pictures: torch.Tensor) -> torch.Tensor:
+    """How well the choices are made that the caption rules: the first code, which is the background, and the codes
+    where an object's outline comes out of it.
+
+    The latter are judged among the codes of objects alone: whether an object begins here or later is chance, and
+    counting that more often where it happens to begin would teach the model to begin too soon.
+    """
+    grounds = len(BACKGROUNDS)
+    ground = pictures.view(-1, GRID, GRID) < grounds
+    left = torch.nn.functional.pad(ground, (1, 0), value=True)[:, :, :-1]
+    above = torch.nn.functional.pad(ground, (0, 0, 1, 0), value=True)[:, :-1]
+    begins = (~ground & left & above).flatten(1)
+    among_objects = cross_entropy(logits[begins][:, grounds:], pictures[begins] - grounds)
+    return among_objects + 0.1 * cross_entropy(logits[:, 0], pictures[:, 0])
 
 
 def optimizers(model: JanusForConditionalGeneration, rate: float) -> list[torch.optim.Optimizer]:
@@ -124,7 +145,7 @@ def train(out: Path, pictures: int, size: int, rate: float, minutes: float, devi
     steps = pictures // size
     bfloat16 = torch.autocast(device, torch.bfloat16, enabled=device != "cpu")
     begun = saved_at = time.monotonic()
-    seen, total = 0, 0.0
+    seen, total, chosen = 0, 0.0, 0.0
     while step < steps:
         factor = min(1.0, (step + 1) / WARMUP, (steps - step) / (steps * 0.25))
         for stepper, flat in zip(steppers, rates, strict=True):
@@ -132,8 +153,10 @@ def train(out: Path, pictures: int, size: int, rate: float, minutes: float, devi
                 group["lr"] = flat * factor
         ids, lengths, targets = (part.to(device) for part in batch(step, size, captions))
         with bfloat16:
-            loss = loss_of(model, ids, lengths, targets)
-        loss.backward()
+            logits = logits_of(model, ids, lengths, targets)
+        loss = cross_entropy(logits.flatten(0, 1), targets.flatten())
+        choices = choices_loss(logits, targets)
+        (loss + CHOICES * choices).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for stepper in steppers:
             stepper.step()
@@ -141,16 +164,18 @@ def train(out: Path, pictures: int, size: int, rate: float, minutes: float, devi
         step += 1
         seen += 1
         total += loss.item()
+        chosen += choices.item()
         now = time.monotonic()
         if step % 25 == 0:
             line = {
                 "step": step,
                 "pictures": step * size,
                 "loss": round(total / seen, 4),
+                "choices": round(chosen / seen, 4),
                 "pictures_per_second": round(seen * size / (now - begun), 2),
             }
             print(json.dumps(line), flush=True)
-            seen, total, begun = 0, 0.0, now
+            seen, total, chosen, begun = 0, 0.0, 0.0, now
         if now - saved_at > minutes * 60:
             keep()
             saved_at = now

@@ -12,6 +12,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from ..errors import UserError
 from ..models.base import Geometry
 from ..policies.base import Keep, Policy, RankingPolicy
+from .ranked import RankedSlots, Ranking
 from .slots import Slots
 
 
@@ -72,36 +73,23 @@ class SlotCache:
     ) -> None:
         """prompts: the prompt length of each row, begin-of-image token included."""
         self.kv_heads = geometry.kv_heads
-        self.rows = len(prompts)
-        ranking = policy if isinstance(policy, RankingPolicy) else None
-        refresh = ranking.steps_between(geometry) if ranking else 0
-        fade = ranking.fade(geometry) if ranking else 1.0
         self.groups = list(group_pairs(policy, geometry, prompts))
-        self.layers: list[list[Slots]] = []
-        for groups in self.groups:
-            slots = []
-            for group in groups:
-                check_refresh_fits(group.keep, refresh, geometry.cached_tokens(group.prompt))
-                pairs = None
-                if len(groups) > 1:
-                    rows = torch.tensor(group.rows)[:, None]
-                    pairs = (rows * self.kv_heads + torch.tensor(group.heads)).flatten().to(device)
-                count = len(group.rows) * len(group.heads)
-                slots.append(
-                    Slots(
-                        pairs,
-                        count,
-                        group.keep,
-                        geometry.head_dim,
-                        geometry.columns,
-                        ranking,
-                        refresh,
-                        fade,
-                        dtype,
-                        device,
-                    )
-                )
-            self.layers.append(slots)
+        ranking = None
+        if isinstance(policy, RankingPolicy):
+            ranking = Ranking(policy, policy.steps_between(geometry), policy.fade(geometry), geometry.columns)
+
+        def slots_for(group: Alike, alone: bool) -> Slots:
+            pairs = None
+            if not alone:
+                rows = torch.tensor(group.rows)[:, None]
+                pairs = (rows * self.kv_heads + torch.tensor(group.heads)).flatten().to(device)
+            size = (pairs, len(group.rows) * len(group.heads), group.keep, geometry.head_dim, dtype, device)
+            if ranking is None or not group.keep.ranked:
+                return Slots(*size)
+            check_refresh_fits(group.keep, ranking.refresh, geometry.cached_tokens(group.prompt))
+            return RankedSlots(ranking, *size)
+
+        self.layers = [[slots_for(group, len(groups) == 1) for group in groups] for groups in self.groups]
 
     def fill(self, length: int, prompts: PromptCache, prompt_of_row: dict[int, int]) -> None:
         """Give the rows with prompts of `length` tokens their prompt's keys and values.
@@ -156,7 +144,7 @@ class SlotCache:
 def check_refresh_fits(keep: Keep, refresh: int, whole: int) -> None:
     """Refuse a refresh that would choose more tokens than a head may drop; `whole` is what a full cache holds."""
     droppable = keep.slots - keep.pinned
-    if keep.ranked and keep.slots < whole and refresh > droppable:
+    if keep.slots < whole and refresh > droppable:
         raise UserError(
             f"A refresh every {refresh} tokens needs {refresh} tokens to drop, but a {keep.role} head with "
             f"{keep.slots} slots, {keep.pinned} of them pinned, has {droppable}; raise the budget or lower refresh."

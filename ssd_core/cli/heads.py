@@ -14,6 +14,7 @@ from ..evaluate.scenes import TASKS, sample
 from ..heads import HeadMap, measure
 from ..heads import draw as draw_map
 from ..heads.colours import heat
+from ..heads.headmap import check_tau
 from ..policies import SSD
 from .console import OUT
 from .drawing import progress
@@ -65,6 +66,7 @@ def heads(
     dtype: DtypeOption = "auto",
 ) -> None:
     """Measure, on pictures drawn with the full cache, how far each head looks, and show it."""
+    check_tau(tau)
     if show:
         refuse_given(context, {"tau", "draw", "show"}, "--show measures nothing")
         head_map = HeadMap.load(show)

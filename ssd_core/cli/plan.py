@@ -13,8 +13,7 @@ from ..memory import Memory, largest_batch
 from ..memory import plan as plan_memory
 from ..models.base import ImageModel
 from ..models.checkpoint.files import Checkpoint
-from ..models.checkpoint.names import Tensors
-from ..models.checkpoint.plan import empty_model
+from ..models.checkpoint.plan import Plan
 from ..models.known import KNOWN, known
 from ..models.placement import choose_dtype, codec_dtype
 from ..policies import METHODS
@@ -92,5 +91,6 @@ def empty(path_or_name: str, dtype: str) -> ImageModel:
     codec = codec_dtype(kind, GPU)
     if path_or_name in KNOWN:
         return known(path_or_name, kind, codec)
-    checkpoint = Checkpoint(path_or_name)
-    return empty_model(checkpoint, Tensors(checkpoint), dtype=kind, codec_dtype=codec)
+    found = Plan(Checkpoint(path_or_name), dtype=kind, codec_dtype=codec)
+    found.check()
+    return found.model

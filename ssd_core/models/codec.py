@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
 
 
-def build_codec(vq: Mapping[str, Any]) -> nn.Module:
+def build_codec(vq: Mapping[str, Any]) -> Any:
     """A JanusVQVAE of these sizes without weights (on the meta device), in evaluation mode.
 
     vq: keyword arguments of transformers' JanusVQVAEConfig. Those of the neighbouring generation head

@@ -85,7 +85,7 @@ class Janus(ImageModel):
     """
 
     def __init__(
-        self, name: str, shape: JanusShape, tokenizer: PromptEncoder, codec: nn.Module, ops: Any = nn, **where: Any
+        self, name: str, shape: JanusShape, tokenizer: PromptEncoder, codec: Any, ops: Any = nn, **where: Any
     ) -> None:
         super().__init__()
         self.name, self.shape, self.tokenizer = name, shape, tokenizer
@@ -96,7 +96,7 @@ class Janus(ImageModel):
         self.codes = ops.Embedding(shape.codebook, shape.code_dim, **where)
         self.aligner = Aligner(shape.code_dim, hidden, shape.aligner_depth, ops, **where)
         self.head = ImageHead(hidden, shape.image_hidden, shape.codebook, ops, **where)
-        self.codec = codec
+        self.codec: Any = codec
 
     def encode(self, prompt: str) -> list[int]:
         return self.tokenizer.encode(prompt)

@@ -56,7 +56,7 @@ class Policy(ABC):
     """How a cache is kept small. Subclasses are frozen dataclasses of their parameters."""
 
     def fit(self, model: ImageModel) -> Policy:
-        """The policy with whatever it takes from the model (a head map, say); raises UserError if the model lacks it."""
+        """The policy with what it takes from the model (a head map, say); raises UserError if the model lacks it."""
         return self
 
     @abstractmethod

@@ -16,7 +16,7 @@ RECENT = 1e6  # above any attention score, below any pin
 
 @dataclass(frozen=True)
 class SSD(RankingPolicy):
-    """Spatial-Semantic Head Decoupling (arXiv 2510.18716): spatial heads keep a window, semantic heads what is attended.
+    """Spatial-Semantic Head Decoupling (arXiv 2510.18716): spatial heads keep a window, semantic ones what is attended.
 
     A head is semantic if more than `tau` of its image attention falls outside its neighbourhood (heads/). Spatial heads
     keep the last row and one token more; what they leave of the budget goes to the semantic heads, which keep the

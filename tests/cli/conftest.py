@@ -14,7 +14,7 @@ def model() -> TinyModel:
 
 @pytest.fixture
 def terminal(model: TinyModel, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    """A command line in an empty folder, where every checkpoint is the tiny model; heads.safetensors is its head map."""
+    """A command line in a folder with the tiny model's head map, heads.safetensors; every checkpoint is that model."""
     folder = tmp_path_factory.mktemp("terminal")
     monkeypatch.chdir(folder)
     random_map(model.geometry).save("heads.safetensors")

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
+import signal
 from pathlib import Path
 from typing import Any
 
+import pytest
+from torch import Tensor
 from typer.testing import CliRunner
 
 from ssd_core.cli import app
 from ssd_core.models.base import ImageModel
+from tests.tiny import TinyModel
 
 
 class Terminal:
@@ -50,3 +55,23 @@ class Terminal:
     def tokens(self, *args: object) -> list[list[int]]:
         """The tokens that `generate` draws."""
         return [image["tokens"] for image in self.generate(*args)["images"]]
+
+
+def rows(output: str) -> dict[str, list[str]]:
+    """A printed table by its first column."""
+    return {row[0]: row[1:] for row in (re.split(r"  +", line.strip()) for line in output.splitlines())}
+
+
+def interrupt_at(monkeypatch: pytest.MonkeyPatch, *calls: int) -> None:
+    """Press Ctrl-C while these tokens are drawn, counted from 1."""
+    plain, count = TinyModel.image_logits, 0
+
+    def logits(self: TinyModel, hidden: Tensor) -> Tensor:
+        nonlocal count
+        if hidden.device.type != "meta":  # planning draws nothing
+            count += 1
+            if count in calls:
+                signal.raise_signal(signal.SIGINT)
+        return plain(self, hidden)
+
+    monkeypatch.setattr(TinyModel, "image_logits", logits)

@@ -11,8 +11,7 @@ from PIL import Image
 from ssd_core import Full, Window, generate
 from ssd_core.cli.compare import figures
 from ssd_core.generate import Result
-from tests.cli.test_generate import interrupt_at
-from tests.cli.terminal import Terminal
+from tests.cli.terminal import Terminal, interrupt_at
 
 COMPARE = ("compare", "ab", "cd", "--methods", "full,window", "--budget", 8, "--seed", 3)
 
@@ -89,9 +88,7 @@ def test_mistakes_are_refused_before_anything_is_drawn(
     assert not list(terminal.folder.glob("out/*"))
 
 
-def test_ctrl_c_leaves_the_methods_out_that_were_not_begun(
-    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ctrl_c_leaves_the_methods_out_that_were_not_begun(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     interrupt_at(monkeypatch, 4 + 6)  # a row to warm up
     result = terminal.run(*COMPARE)
     assert result.exit_code == 0

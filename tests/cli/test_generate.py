@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from torch import Tensor
 
 import ssd_core
 from ssd_core.cli.fields import flag, parameters
 from ssd_core.policies import METHODS
 from ssd_core.sampling import Sampling
-from tests.cli.terminal import Terminal
+from tests.cli.terminal import Terminal, interrupt_at
 from tests.tiny import TinyModel, random_map
 
 MAP = ("--head-map", "heads.safetensors")
@@ -130,7 +129,7 @@ def test_pictures_are_what_the_engine_draws(terminal: Terminal) -> None:
     drawn = ssd_core.generate(terminal.model, ["ab", "cd"], ssd_core.Window(8), images_per_prompt=2, seed=3)
     assert [image["tokens"] for image in report["images"]] == drawn.tokens.tolist()
     for image, expected in zip(report["images"], drawn.images, strict=True):
-        assert np.array_equal(Image.open(image["file"]), (expected * 255).round().numpy().astype(np.uint8))
+        assert np.array_equal(np.asarray(Image.open(image["file"])), (expected * 255).round().numpy().astype(np.uint8))
 
 
 def test_a_png_says_what_it_was_drawn_from(terminal: Terminal) -> None:
@@ -199,21 +198,6 @@ def test_the_output_is_the_files_and_the_cache(terminal: Terminal) -> None:
     assert all(Path(file).exists() for file in files)
     memory = terminal.generate("ab", "cd", *METHOD["window"])["memory"]
     assert f"{memory['kv_bytes'] / memory['kv_bytes_full']:.2f} of the full cache" in summary
-
-
-def interrupt_at(monkeypatch: pytest.MonkeyPatch, *calls: int) -> None:
-    """Press Ctrl-C while these tokens are drawn, counted from 1."""
-    plain, count = TinyModel.image_logits, 0
-
-    def logits(self: TinyModel, hidden: Tensor) -> Tensor:
-        nonlocal count
-        if hidden.device.type != "meta":  # planning draws nothing
-            count += 1
-            if count in calls:
-                signal.raise_signal(signal.SIGINT)
-        return plain(self, hidden)
-
-    monkeypatch.setattr(TinyModel, "image_logits", logits)
 
 
 def test_ctrl_c_stops_after_the_row_and_keeps_what_was_drawn(

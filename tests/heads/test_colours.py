@@ -19,7 +19,7 @@ def oklab(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
 def test_colours_lie_where_oklab_has_them() -> None:
     """White and the primaries, as B. Ottosson's reference code gives them."""
     rgb = np.array([[255, 255, 255], [255, 0, 0], [0, 255, 0], [0, 0, 255]], np.uint8)
-    expected = [[1, 0, 0], [0.6280, 0.2249, 0.1258], [0.8664, -0.2339, 0.1795], [0.4520, -0.0325, -0.3115]]
+    expected = [[1.0, 0.0, 0.0], [0.6280, 0.2249, 0.1258], [0.8664, -0.2339, 0.1795], [0.4520, -0.0325, -0.3115]]
     np.testing.assert_allclose(oklab(rgb), expected, atol=1e-4)
 
 

@@ -137,7 +137,7 @@ def test_the_neighbourhood_ends_beyond_the_left_neighbour_of_the_token_above(dis
 
 def test_measure_draws_with_the_full_cache_and_averages_over_prompts_and_pictures() -> None:
     model = tiny()
-    prompts = ["red", "a blue square"]
+    prompts = ["red", "a blue square", "dot"]
     head_map = measure(model, prompts, images_per_prompt=2, seed=7, guidance=3.0)
     drawn = generate(model, prompts, images_per_prompt=2, seed=7, guidance=3.0).tokens
     of_prompts = [shares(model, model.encode(prompt), drawn[2 * n : 2 * n + 2]) for n, prompt in enumerate(prompts)]
@@ -146,7 +146,7 @@ def test_measure_draws_with_the_full_cache_and_averages_over_prompts_and_picture
     assert head_map.about == {
         "model": "tiny",
         "source": "measured",
-        "prompts": "2",
+        "prompts": "3",
         "neighbourhood": "6",
         "head_dim": "8",
     }

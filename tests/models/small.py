@@ -60,8 +60,8 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 @cache
-def transformers_janus(size: Size = SIZES["plain"]) -> JanusForConditionalGeneration:
-    """transformers' own model, in float32; shared between tests, so not to be changed."""
+def transformers_janus(size: Size = SIZES["plain"]) -> Any:
+    """transformers' own model in float32, which is shared between tests and so not to be changed."""
     model = JanusForConditionalGeneration(
         JanusConfig(
             text_config={
@@ -151,7 +151,7 @@ def write_folder(
     tokenizer().save_pretrained(folder)
     (folder / "config.json").write_text(json.dumps(config))
     stem = {"bin": "pytorch_model", "safetensors": "model"}[kind]
-    save = {"bin": torch.save, "safetensors": save_file}[kind]
+    save: Any = {"bin": torch.save, "safetensors": save_file}[kind]
     names = sorted(tensors)
     files = {
         f"{stem}-{shard + 1:05}-of-{shards:05}.{kind}" if shards > 1 else f"{stem}.{kind}": names[shard::shards]
@@ -178,9 +178,9 @@ def save_layout(layout: str, folder: Path, size: Size = SIZES["plain"]) -> Path:
         case "official names in safetensors":
             return save_official(folder, size, shards=2, kind="safetensors")
         case _:
-            origin = {"single file": save_transformers, "single file of official": save_official}[layout]
+            origin = save_official(folder, size) if "official" in layout else save_transformers(folder, size)
             file = folder.with_suffix(".safetensors")
-            save_single_file(origin(folder, size), file)
+            save_single_file(origin, file)
             return file
 
 

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from ssd_core import UserError
-from ssd_core.models import placement
 from ssd_core.models.placement import choose_device, choose_dtype, codec_dtype
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
@@ -54,7 +53,7 @@ def test_other_dtypes_are_refused(given: str | torch.dtype) -> None:
 def test_auto_is_bfloat16_where_the_gpu_computes_in_it(
     monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], dtype: torch.dtype
 ) -> None:
-    monkeypatch.setattr(placement.torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     assert choose_dtype("auto", CUDA) == dtype
 
 

@@ -30,14 +30,10 @@ def without(own: dict[str, Any], *tokens: str) -> dict[str, Any]:
     return own
 
 
-def whole(own: dict[str, Any], template: str) -> list[int]:
-    """The ids of the whole template at once, special tokens recognised, as the official loop makes them."""
-    ids: list[int] = Tokenizer.from_str(json.dumps(own)).encode(template).ids
-    return ids
-
-
-JANUS = read(content())
-SPELLED = read(without(content(), USER, ASSISTANT))
+JANUS, SPELLED = read(content()), read(without(content(), USER, ASSISTANT))
+# the same files as they are: they take a whole template at once, with its special tokens in the text
+WHOLE = Tokenizer.from_str(json.dumps(content()))
+WHOLE_SPELLED = Tokenizer.from_str(json.dumps(without(content(), USER, ASSISTANT)))
 SPECIAL = [token["content"] for token in content()["added_tokens"]]
 ORDINARY = st.text().filter(lambda text: not any(token in text for token in SPECIAL))
 
@@ -46,34 +42,32 @@ def test_special_tokens_are_looked_up_by_name() -> None:
     ids = small.tokenizer().convert_tokens_to_ids([BOS, PAD, BEGIN])
     assert [JANUS.bos, JANUS.pad, JANUS.begin] == ids
     moved = content()
-    for at, token in enumerate(moved["added_tokens"]):
+    for token in moved["added_tokens"]:
         token["id"] += 1000
         moved["model"]["vocab"][token["content"]] += 1000
-        assert moved["added_tokens"][at]["id"] >= 1000
-    for entry in moved["post_processor"]["special_tokens"].values():
-        entry["ids"] = [1000]
-    assert [read(moved).bos, read(moved).pad, read(moved).begin] == [1000 + at for at in ids]
-    assert read(moved).size == 1000 + len(SPECIAL)
+    tokenizer = read(moved)
+    assert [tokenizer.bos, tokenizer.pad, tokenizer.begin] == [1000 + at for at in ids]
+    assert tokenizer.size == 1000 + len(SPECIAL)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(ORDINARY)
 def test_an_ordinary_prompt_gives_the_ids_of_the_whole_template(prompt: str) -> None:
     template = f"<|User|>: {prompt.strip()}\n\n<|Assistant|>:<begin_of_image>"
-    assert JANUS.encode(prompt) == whole(content(), template)
+    assert JANUS.encode(prompt) == WHOLE.encode(template).ids
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(ORDINARY)
 def test_without_tokens_for_them_the_roles_are_spelled(prompt: str) -> None:
     template = f"User: {prompt.strip()}\n\nAssistant:<begin_of_image>"
-    assert SPELLED.encode(prompt) == whole(without(content(), USER, ASSISTANT), template)
+    assert SPELLED.encode(prompt) == WHOLE_SPELLED.encode(template).ids
 
 
 @pytest.mark.parametrize("token", SPECIAL)
 def test_special_tokens_typed_by_a_user_are_text(token: str) -> None:
     plain, ids = JANUS.encode("a red circle"), JANUS.encode(f"a red {token} circle")
-    own = small.tokenizer().convert_tokens_to_ids(token)
+    own: Any = small.tokenizer().convert_tokens_to_ids(token)
     assert ids.count(own) == plain.count(own)
     assert token in small.tokenizer().decode(ids[2:-3])
 
@@ -86,10 +80,10 @@ def test_a_template_token_is_text_even_where_the_file_does_not_call_it_special()
 
 
 def test_other_added_tokens_stay_what_they_are() -> None:
-    """DeepSeek's tokenizers hold letters such as ø as added tokens that are not special."""
+    """DeepSeek's tokenizers hold some letters as added tokens that are not special."""
     own = content()
-    own["added_tokens"].append({**own["added_tokens"][0], "id": 5000, "content": "ø", "special": False})
-    assert 5000 in read(own).encode("smørrebrød")
+    own["added_tokens"].append({**own["added_tokens"][0], "id": JANUS.size, "content": "œ", "special": False})
+    assert read(own).encode("two œufs").count(JANUS.size) == 1
 
 
 def test_truncation_and_padding_in_the_file_are_left_out() -> None:

@@ -57,13 +57,27 @@ class Checkpoint:
             if self.path.suffix not in (".safetensors", *PICKLES):
                 raise UserError(f"{self.path} is not a file of weights; give a .safetensors or .bin file, or a folder.")
             return (self.path,)
-        for index in INDEXES:
-            if (self.folder / index).is_file():
-                return shards(self.folder / index, self.partial)
+        if self.index:
+            shards = sorted(set(self.index.values()))
+            absent = [shard for shard in shards if not shard.is_file()]
+            if absent and not self.partial:
+                raise UserError(
+                    f"{absent[0]} is not there, though the index beside it names it; "
+                    f"download what is absent, {len(absent)} of {len(shards)} files."
+                )
+            return tuple(shard for shard in shards if shard not in absent)
         for single in SINGLES:
             if (self.folder / single).is_file():
                 return (self.folder / single,)
         raise UserError(f"{self.path} holds no weights, neither {' nor '.join(INDEXES + SINGLES)}; download them.")
+
+    @cached_property
+    def index(self) -> dict[str, Path]:
+        """The file of each tensor, where an index of several files tells it; empty where there is none."""
+        for index in INDEXES:
+            if self.path.is_dir() and (self.folder / index).is_file():
+                return read_index(self.folder / index)
+        return {}
 
     @cached_property
     def metadata(self) -> dict[str, str]:
@@ -131,16 +145,12 @@ def find(path: str | Path) -> Path:
     return found
 
 
-def shards(index: Path, partial: bool) -> tuple[Path, ...]:
-    """The files that an index names; `partial` leaves out those that are absent, which is an error otherwise."""
+def read_index(index: Path) -> dict[str, Path]:
+    """The file of each tensor."""
     table = parse(read_text(index), str(index)).get("weight_map")
     if not isinstance(table, dict) or not table:
         raise UserError(f"{index} is not an index of weights: it has no weight_map; download it again.")
-    files = tuple(index.parent / name for name in sorted(set(table.values())))
-    absent = [file for file in files if not file.is_file()]
-    if absent and not partial:
-        raise UserError(f"{index} names {absent[0].name}, which is not there ({len(absent)} absent); download it.")
-    return tuple(file for file in files if file not in absent)
+    return {name: index.parent / file for name, file in table.items()}
 
 
 def map_tensors(file: Path) -> dict[str, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
@@ -11,8 +11,9 @@ from ...errors import UserError
 from ..base import Geometry
 from ..tokenizer import JanusTokenizer
 from .files import Checkpoint, Entry
-from .names import Tensors, pieces
-from .plan import empty_model, problems
+from .plan import Plan
+from .sizes import check_family
+from .tensors import Tensors
 
 T = TypeVar("T")
 PARTS = {  # what the names of each part's tensors start with in transformers
@@ -28,7 +29,7 @@ PARTS = {  # what the names of each part's tensors start with in transformers
 class Part:
     """Tensors that belong together: how many there are, their bytes on disk, and the names of those that are absent.
 
-    missing is None where too much is absent, or wrong, to say what should be there.
+    missing is None where nothing says what should be there: no index, and no weights from which the sizes can be told.
     """
 
     tensors: int
@@ -77,15 +78,14 @@ def inspect(path: str | Path) -> Inspection:
     """
     checkpoint = Checkpoint(path, partial=True)
     found = Inspection(checkpoint.path)
-    config = found.attempt(lambda: checkpoint.config) or {}
-    found.family = config.get("model_type")
+    config = found.attempt(lambda: checkpoint.config)
+    if config is not None:
+        found.family = config.get("model_type")
+        found.attempt(lambda: check_family(config, checkpoint.config_text[1]))
     tokenizer = found.attempt(lambda: JanusTokenizer(*checkpoint.tokenizer_text))
     found.ids = tokenizer.size if tokenizer else None
     found.attempt(lambda: Checkpoint(path).files)
-    entries = found.attempt(lambda: checkpoint.entries) or {}
-    found.bytes = sum(entry.bytes for entry in entries.values())
-    found.dtype = ", ".join(sorted({str(entry.dtype).removeprefix("torch.") for entry in entries.values()})) or None
-    tensors = found.attempt(lambda: Tensors(checkpoint)) if entries else None
+    tensors = found.attempt(lambda: Tensors(checkpoint))
     if tensors:
         describe(found, checkpoint, tensors)
     return found
@@ -94,22 +94,23 @@ def inspect(path: str | Path) -> Inspection:
 def describe(found: Inspection, checkpoint: Checkpoint, tensors: Tensors) -> None:
     """Fill in what the tensors tell."""
     own_name, entries = tensors.naming.on_disk, checkpoint.entries
+    found.bytes = sum(entry.bytes for entry in entries.values())
+    found.dtype = ", ".join(sorted({str(entry.dtype).removeprefix("torch.") for entry in entries.values()}))
     found.layout = "single file" if "config" in checkpoint.metadata else tensors.naming.layout
-    found.unneeded = {prefix.rstrip("."): part(entries, [prefix]) for prefix in tensors.naming.unneeded}
-    prefixes = {name: [own_name(prefix) for prefix in common] for name, common in PARTS.items()}
-    found.parts = {name: part(entries, own) for name, own in prefixes.items()}
-    model = found.attempt(lambda: empty_model(checkpoint, tensors))
-    if model is None:
-        return
-    found.geometry = model.geometry
-    wanted = pieces(model.state_dict(), model.shape.decoder)
-    found.problems += [str(problem) for problem in problems(checkpoint, tensors, wanted)][:1]
-    absent = [own_name(piece.name) for piece in wanted if piece.name not in tensors]
-    for name, own in prefixes.items():
-        missing = tuple(tensor for tensor in absent if tensor.startswith(tuple(own)))
-        found.parts[name] = replace(found.parts[name], missing=missing)
+    found.unneeded = {prefix.rstrip("."): part(entries, prefix) for prefix in tensors.naming.unneeded}
+    plan = found.attempt(lambda: Plan(checkpoint))
+    if plan:
+        found.geometry = plan.model.geometry
+        found.attempt(plan.check)
+    expected = [name for name in (plan.pieces if plan else checkpoint.index) if not tensors.naming.is_unneeded(name)]
+    needed = {name: entry for name, entry in entries.items() if not tensors.naming.is_unneeded(name)}
+    for name, prefixes in PARTS.items():
+        own = tuple(own_name(prefix) for prefix in prefixes)
+        missing = tuple(tensor for tensor in expected if tensor.startswith(own) and tensor not in entries)
+        found.parts[name] = replace(part(needed, *own), missing=missing if expected else None)
 
 
-def part(entries: Mapping[str, Entry], prefixes: Iterable[str]) -> Part:
-    own = [entry for name, entry in entries.items() if name.startswith(tuple(prefixes))]
+def part(entries: Mapping[str, Entry], *prefixes: str) -> Part:
+    """Those of the tensors whose names start so."""
+    own = [entry for name, entry in entries.items() if name.startswith(prefixes)]
     return Part(len(own), sum(entry.bytes for entry in own))

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from ...errors import UserError
 from ..decoder import DecoderShape
-from .files import Checkpoint, Entry
 
 # our module -> transformers'; where there are several, ours holds their rows one below the other
 MODULES = {
@@ -58,7 +57,7 @@ class Naming:
     """A layout's names.
 
     decoder: what the names of the decoder's tensors start with.
-    unneeded: what the names start with that drawing does without.
+    unneeded: what the names of the tensors start with that drawing does without.
     on_disk: transformers' name -> this layout's.
     """
 
@@ -66,6 +65,10 @@ class Naming:
     decoder: str
     unneeded: tuple[str, ...]
     on_disk: Callable[[str], str]
+
+    def is_unneeded(self, name: str) -> bool:
+        """Whether drawing does without the tensor that this layout calls `name`."""
+        return name.startswith(self.unneeded) or STATISTICS.fullmatch(name) is not None
 
 
 NAMINGS = (
@@ -84,47 +87,6 @@ def naming_of(names: Iterable[str], source: str) -> Naming:
             return naming
     example = f"; its first tensor is {names[0]}" if names else ""
     raise UserError(f"{source} holds no decoder of a Janus, so it is another model's, or a part of one{example}.")
-
-
-class Tensors:
-    """A checkpoint's tensors by transformers' names, whatever it calls them itself."""
-
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        self.checkpoint = checkpoint
-        self.naming = naming_of(checkpoint.entries, str(checkpoint.path))
-
-    def __contains__(self, name: str) -> bool:
-        return self.naming.on_disk(name) in self.checkpoint.entries
-
-    def entry(self, name: str) -> Entry:
-        """What there is under this name; raises UserError where there is nothing."""
-        own = self.naming.on_disk(name)
-        if own not in self.checkpoint.entries:
-            raise absent(self.checkpoint, own)
-        return self.checkpoint.entries[own]
-
-    def shape(self, name: str, dimensions: int) -> tuple[int, ...]:
-        """A tensor's shape, of this many dimensions; raises UserError where there is none such."""
-        entry = self.entry(name)
-        if len(entry.shape) != dimensions or 0 in entry.shape:
-            raise misshapen(entry, self.naming.on_disk(name), f"one of {dimensions} dimensions")
-        return entry.shape
-
-    def unneeded(self, own_name: str) -> bool:
-        """Whether drawing does without the tensor that the checkpoint itself calls so."""
-        return own_name.startswith(self.naming.unneeded) or STATISTICS.fullmatch(own_name) is not None
-
-
-def absent(checkpoint: Checkpoint, name: str, shape: tuple[int, ...] = ()) -> UserError:
-    expected = f", expected in the shape {list(shape)}" if shape else ""
-    return UserError(f"{checkpoint.path} lacks the tensor {name}{expected}; it is incomplete, so download it again.")
-
-
-def misshapen(entry: Entry, name: str, expected: str) -> UserError:
-    return UserError(
-        f"{entry.file} holds the tensor {name} in the shape {list(entry.shape)}, where {expected} is expected; "
-        "its weights and its config.json do not belong together."
-    )
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,7 @@ import torch
 
 from ...errors import UserError
 from .files import Checkpoint
-from .names import Tensors, pieces
-from .plan import empty_model, problems
+from .plan import Plan
 
 DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 
@@ -24,13 +23,9 @@ def save_single_file(source: str | Path, file: str | Path) -> None:
     only once it is whole. Raises UserError as `load` does.
     """
     checkpoint, file = Checkpoint(source), Path(file)
-    tensors = Tensors(checkpoint)
-    model = empty_model(checkpoint, tensors)
-    wanted = pieces(model.state_dict(), model.shape.decoder)
-    for problem in problems(checkpoint, tensors, wanted):
-        raise problem
-    own_names = {tensors.naming.on_disk(piece.name): piece.name for piece in wanted}
-    names = {name: own_names[name] for name in checkpoint.entries if name in own_names}
+    plan = Plan(checkpoint)
+    plan.check()
+    names = {name: plan.pieces[name].name for name in checkpoint.entries if name in plan.pieces}
     if file.suffix != ".safetensors":
         raise UserError(f"{file} would not be known as a file of weights; give it a name that ends in .safetensors.")
     unfinished = file.with_suffix(".unfinished")

@@ -12,8 +12,7 @@ from ...errors import UserError
 from ..janus import Janus
 from ..placement import choose_device, choose_dtype, codec_dtype
 from .files import Checkpoint
-from .names import Piece, Tensors, pieces
-from .plan import empty_model, problems
+from .plan import Plan
 
 
 def load(
@@ -38,15 +37,11 @@ def load(
     """
     place = choose_device(device)
     kind = choose_dtype(dtype, place)
-    checkpoint = Checkpoint(path)
-    tensors = Tensors(checkpoint)
-    model = empty_model(checkpoint, tensors, ops, kind, codec_dtype(kind, place))
-    wanted = pieces(model.state_dict(), model.shape.decoder)
-    for problem in problems(checkpoint, tensors, wanted):
-        raise problem
-    allocate(model, place, text_on_cpu)
-    fill(model, checkpoint, {tensors.naming.on_disk(piece.name): piece for piece in wanted})
-    return model.eval().requires_grad_(False)
+    plan = Plan(Checkpoint(path), ops, kind, codec_dtype(kind, place))
+    plan.check()
+    allocate(plan.model, place, text_on_cpu)
+    fill(plan)
+    return plan.model.eval().requires_grad_(False)
 
 
 def allocate(model: Janus, device: torch.device, text_on_cpu: bool) -> None:
@@ -62,9 +57,9 @@ def allocate(model: Janus, device: torch.device, text_on_cpu: bool) -> None:
         ) from error
 
 
-def fill(model: Janus, checkpoint: Checkpoint, wanted: dict[str, Piece]) -> None:
-    """Read the pieces, by the checkpoint's own names, into the model."""
-    parameters = model.state_dict()
-    for name, tensor in checkpoint.read(name for name in checkpoint.entries if name in wanted):
-        piece = wanted[name]
+def fill(plan: Plan) -> None:
+    """Read the pieces into the model, in the order in which they stand in the files."""
+    parameters, checkpoint = plan.model.state_dict(), plan.checkpoint
+    for name, tensor in checkpoint.read(name for name in checkpoint.entries if name in plan.pieces):
+        piece = plan.pieces[name]
         parameters[piece.parameter][piece.start : piece.start + piece.shape[0]].copy_(tensor)

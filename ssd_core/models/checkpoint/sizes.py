@@ -8,7 +8,7 @@ from typing import Any
 from ...errors import UserError
 from ..decoder import DecoderShape
 from ..janus import JanusShape
-from .names import Tensors
+from .tensors import Tensors
 
 LLAMA = {  # what transformers' LlamaConfig takes for what a configuration leaves out
     "num_hidden_layers": 32,
@@ -19,7 +19,7 @@ LLAMA = {  # what transformers' LlamaConfig takes for what a configuration leave
     "rms_norm_eps": 1e-6,
     "rope_theta": 10000.0,
 }
-VISION = {"image_size": 384, "patch_size": 16}  # likewise, of Janus' vision tower
+IMAGE_SIZE = 384  # likewise, of Janus' vision tower
 MOST = 64  # levels, blocks or layers that are looked for
 
 
@@ -40,14 +40,14 @@ def janus_shape(config: Mapping[str, Any], tensors: Tensors, source: str) -> Jan
     """All sizes of a Janus; `source` is what errors call its configuration."""
     text = section(config, "language_config", source) or section(config, "text_config", source)
     vq = vq_sizes(tensors)
-    grid = image_size(config, source) // 2 ** (len(vq["channel_multiplier"]) - 1)
+    grid = grid_size(config, 2 ** (len(vq["channel_multiplier"]) - 1), source)
     image_hidden, _ = tensors.shape("model.generation_head.proj_out.weight", 2)
     hidden_layers = count(
         tensors, *(f"model.generation_aligner.hidden_layers.{{}}.{kind}" for kind in ("weight", "bias"))
     )
     return JanusShape(
         decoder=decoder_shape(text, source),
-        vocabulary=number({**LLAMA, **text}, "vocab_size", source),
+        vocabulary=whole({**LLAMA, **text}, "vocab_size", source),
         rows=grid,
         columns=grid,
         codebook=vq["num_embeddings"],
@@ -70,18 +70,18 @@ def decoder_shape(text: Mapping[str, Any], source: str) -> DecoderShape:
         if found != known:
             raise UserError(f"{source} asks for the {what} {found!r}, but only {known!r}, that of Janus, is supported.")
     sizes = {**LLAMA, **text, **rope}
-    hidden, heads = (number(sizes, key, source) for key in ("hidden_size", "num_attention_heads"))
+    hidden, heads = (whole(sizes, key, source) for key in ("hidden_size", "num_attention_heads"))
     sizes["num_key_value_heads"] = sizes.get("num_key_value_heads") or heads
     sizes["head_dim"] = sizes.get("head_dim") or hidden // heads
     return DecoderShape(
-        layers=number(sizes, "num_hidden_layers", source),
+        layers=whole(sizes, "num_hidden_layers", source),
         hidden=hidden,
         heads=heads,
-        kv_heads=number(sizes, "num_key_value_heads", source),
-        head_dim=number(sizes, "head_dim", source),
-        inner=number(sizes, "intermediate_size", source),
-        norm_eps=float(sizes["rms_norm_eps"]),
-        rope_theta=float(sizes["rope_theta"]),
+        kv_heads=whole(sizes, "num_key_value_heads", source),
+        head_dim=whole(sizes, "head_dim", source),
+        inner=whole(sizes, "intermediate_size", source),
+        norm_eps=real(sizes, "rms_norm_eps", source),
+        rope_theta=real(sizes, "rope_theta", source),
     )
 
 
@@ -104,10 +104,17 @@ def vq_sizes(tensors: Tensors) -> dict[str, Any]:
     }
 
 
-def image_size(config: Mapping[str, Any], source: str) -> int:
-    """Height and width of the pictures in pixels."""
+def grid_size(config: Mapping[str, Any], pixels_a_token: int, source: str) -> int:
+    """Rows, and columns, of a picture's tokens."""
     vision = section(config, "vision_config", source)
-    return number({**VISION, **vision, **section(vision, "params", source)}, "image_size", source)
+    pixels = whole({"image_size": IMAGE_SIZE, **vision, **section(vision, "params", source)}, "image_size", source)
+    patch = whole({"patch_size": pixels_a_token, **vision}, "patch_size", source)
+    if pixels % patch:
+        raise UserError(
+            f"{source} gives image_size as {pixels}, which is no multiple of the {patch} pixels of a token; "
+            "its weights and its config.json do not belong together."
+        )
+    return pixels // patch
 
 
 def count(tensors: Tensors, *templates: str) -> int:
@@ -120,15 +127,21 @@ def section(config: Mapping[str, Any], key: str, source: str) -> Mapping[str, An
     """A part of a configuration; empty where it is left out."""
     value = config.get(key) or {}
     if not isinstance(value, dict):
-        raise UserError(f"{source} gives {key} as {value!r}, where a table is expected; download it again.")
+        raise UserError(f"{source} gives {key} as {value!r}, where a table is expected.")
     return value
 
 
-def number(sizes: Mapping[str, Any], key: str, source: str) -> int:
+def whole(sizes: Mapping[str, Any], key: str, source: str) -> int:
     """A size out of a configuration."""
     value = sizes.get(key)
     if not isinstance(value, int) or value < 1:
-        raise UserError(
-            f"{source} gives {key} as {value!r}, where a positive whole number is expected; download it again."
-        )
+        raise UserError(f"{source} gives {key} as {value!r}, where a positive whole number is expected.")
     return value
+
+
+def real(sizes: Mapping[str, Any], key: str, source: str) -> float:
+    """A positive number out of a configuration."""
+    value = sizes.get(key)
+    if not isinstance(value, (int, float)) or value <= 0:
+        raise UserError(f"{source} gives {key} as {value!r}, where a positive number is expected.")
+    return float(value)

@@ -1,0 +1,89 @@
+"""Slots whose tokens a policy ranks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..policies.base import RankingPolicy, View
+from .slots import Slots
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """What ranked slots follow: the policy, and its numbers for the model at hand."""
+
+    policy: RankingPolicy
+    refresh: int  # tokens between two rankings
+    fade: float  # of attention scores, each step
+    columns: int  # image tokens in a row of the picture
+
+
+class RankedSlots(Slots):
+    """Slots that add up the attention each token gets; every `refresh` tokens the policy says who leaves next.
+
+    A token that was ranked lowest stays attended until a new token takes its slot. So a refresh once a row needs no
+    more slots than one at each step; it only chooses who leaves a row ahead.
+    """
+
+    def __init__(self, ranking: Ranking, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.ranking = ranking
+        count, _, size = self.keys.shape
+        device = self.keys.device
+        self.position = torch.arange(size, dtype=torch.int32, device=device).repeat(count, 1)
+        self.score = torch.zeros(count, size, dtype=torch.float32, device=device)
+        self.leaving = torch.empty(ranking.refresh, count, dtype=torch.int64, device=device)  # slots, in this order
+        self.chosen = 0  # how many the last ranking chose; none before the first
+        self.taken = 0  # how many of these have been overwritten
+
+    @property
+    def bookkeeping_bytes(self) -> int:
+        return super().bookkeeping_bytes + self.position.nbytes + self.score.nbytes + self.leaving.nbytes
+
+    def fill(self, keys: Tensor, values: Tensor) -> None:
+        super().fill(keys, values)
+        self.position[:, : self.held] = super().positions()
+
+    def write(self, k: Tensor, v: Tensor) -> None:
+        """Store the newest token in the next free slot, or else in that of the next token to leave."""
+        if self.stored < self.keep.slots:
+            super().write(k, v)
+            return
+        if self.taken == self.chosen:
+            self.rank()
+        slots = self.leaving[self.taken]
+        self.taken += 1
+        index = slots[:, None, None]
+        self.keys.scatter_(2, index.expand(-1, k.shape[1], 1), k[:, :, None])
+        self.values.scatter_(1, index.expand(-1, 1, v.shape[1]), v[:, None])
+        self.score.scatter_(1, slots[:, None], 0.0)
+
+    def observe(self, weights: Tensor) -> None:
+        self.score.mul_(self.ranking.fade)[:, : self.held].add_(weights.sum(1))
+
+    def rank(self) -> None:
+        """Choose whose slots the next tokens take; of tokens ranked alike the older leaves first."""
+        self.note_positions()
+        view = View(self.position, self.score, self.stored - 1, self.ranking.columns, self.keep.role)
+        priority = self.ranking.policy.priority(view).masked_fill(self.position < self.keep.pinned, torch.inf)
+        # One integer a slot that sorts like (priority, position). The bits of a float sort like the float itself, but
+        # for negative ones, whose magnitude must be flipped.
+        bits = priority.float().view(torch.int32)
+        order = ((bits ^ ((bits >> 31) & 0x7FFFFFFF)).long() << 32) + self.position
+        lowest = order.topk(self.ranking.refresh, 1, largest=False, sorted=True).indices
+        self.leaving.copy_(lowest.T)
+        self.chosen, self.taken = self.ranking.refresh, 0
+
+    def note_positions(self) -> None:
+        """Enter the tokens stored since the last ranking into `position`."""
+        if self.taken:
+            came = torch.arange(self.stored - self.taken, self.stored, dtype=torch.int32, device=self.keys.device)
+            self.position.scatter_(1, self.leaving[: self.taken].T, came.expand(len(self.position), -1))
+
+    def positions(self) -> Tensor:
+        self.note_positions()
+        return self.position[:, : self.held]

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from ssd_core.cache.ranked import RankedSlots, Ranking
+from ssd_core.cache.slots import Slots
+from ssd_core.models.base import Geometry
+from ssd_core.policies import Keep, RankingPolicy, View
+from tests.naive import NaiveHead
+from tests.table import check_positions
+
+DIM, GROUP, COLUMNS = 4, 2, 5
+
+
+@dataclass(frozen=True)
+class Ranked(RankingPolicy):
+    """Ranks by attention, or by nothing but the position modulo 3, so that many tokens rank alike, some below 0."""
+
+    by_score: bool = True
+    refresh: int | Literal["row"] = 1
+
+    def keeps(self, geometry: Geometry, prompt: int) -> list[list[Keep]]:
+        raise NotImplementedError
+
+    def priority(self, view: View) -> Tensor:
+        return view.score if self.by_score else view.position % 3 - 1.0
+
+
+def slots_of(keep: Keep, refresh: int, fade: float, count: int, by_score: bool = True) -> Slots:
+    if keep.ranked:
+        ranking = Ranking(Ranked(by_score), refresh, fade, COLUMNS)
+        return RankedSlots(ranking, None, count, keep, DIM, torch.float32, "cpu")
+    return Slots(None, count, keep, DIM, torch.float32, "cpu")
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[Keep, int, int]:
+    """How to keep, tokens between two rankings, and tokens of the prompt (pinned ones included)."""
+    pinned = draw(st.integers(0, 4))
+    droppable = draw(st.integers(1, 7))
+    keep = Keep(pinned + droppable, pinned, draw(st.booleans()))
+    # whatever is pinned has come with the prompt, or the slots hold it when it comes
+    return keep, draw(st.integers(1, droppable)), draw(st.integers(1, 14))
+
+
+@settings(max_examples=80)
+@given(
+    case=cases(),
+    fade=st.sampled_from([1.0, 0.8]),
+    by_score=st.booleans(),
+    steps=st.integers(1, 20),
+    count=st.integers(1, 3),
+    seed=st.integers(0, 99),
+)
+def test_slots_hold_what_the_reference_holds(
+    case: tuple[Keep, int, int], fade: float, by_score: bool, steps: int, count: int, seed: int
+) -> None:
+    keep, refresh, prompt = case
+    random = torch.Generator().manual_seed(seed)
+    keys, values = torch.randn(2, count, prompt + steps, DIM, generator=random)
+    queries = 3 * torch.randn(count, prompt + steps, GROUP, DIM, generator=random)
+    slots, unseen = (slots_of(keep, refresh, fade, count, by_score) for _ in range(2))
+    heads = [NaiveHead(keep, Ranked(by_score), COLUMNS, refresh, fade) for _ in range(count)]
+    for part in (slots, unseen):
+        part.fill(keys[:, :prompt], values[:, :prompt])
+    for head, k, v in zip(heads, keys, values, strict=True):
+        head.remember(k[:prompt], v[:prompt])
+    for at in range(prompt, prompt + steps):
+        answer = slots.attend(queries[:, at], keys[:, at], values[:, at])
+        unseen.attend(queries[:, at], keys[:, at], values[:, at])
+        check_positions(slots)
+        for pair, (head, positions) in enumerate(zip(heads, slots.positions().tolist(), strict=True)):
+            head.come(keys[pair, at], values[pair, at])
+            torch.testing.assert_close(answer[pair], head.answer(queries[pair, at]), rtol=0, atol=1e-5)
+            assert sorted(positions) == sorted(head.alive)
+            # each slot still has the key and the value of the token it says it has, and that token's score
+            assert slots.keys[pair, :, : len(positions)].T.equal(keys[pair, positions])
+            assert slots.values[pair, : len(positions)].equal(values[pair, positions])
+            if isinstance(slots, RankedSlots):
+                expected = torch.tensor([head.score[position] for position in positions])
+                torch.testing.assert_close(slots.score[pair, : len(positions)], expected, rtol=0, atol=1e-5)
+    # looking at the positions changes nothing
+    assert unseen.positions().equal(slots.positions())
+
+
+def test_of_tokens_ranked_alike_the_older_goes_first() -> None:
+    slots = slots_of(Keep(9, pinned=1, ranked=True), refresh=4, fade=1.0, count=1, by_score=False)
+    token = torch.zeros(1, DIM)
+    slots.fill(torch.zeros(1, 9, DIM), torch.zeros(1, 9, DIM))
+    gone: list[int] = []
+    for _ in range(6):
+        before = set(slots.positions()[0].tolist())
+        slots.attend(token[:, None], token, token)
+        gone += before - set(slots.positions()[0].tolist())
+    # 0 is pinned; 3 and 6 rank lowest, then 1 and 4; then 9 and 12 anew
+    assert gone == [3, 6, 1, 4, 9, 12]
+
+
+def test_a_token_that_comes_owes_nothing_to_the_one_before_it() -> None:
+    slots = slots_of(Keep(2, ranked=True), refresh=1, fade=1.0, count=1)
+    far, near = torch.tensor([[9.0, 0, 0, 0]]), torch.tensor([[0.0, 9, 0, 0]])
+    slots.fill(torch.stack([near, far], 1), torch.zeros(1, 2, DIM))
+    slots.attend(far[:, None], near, near)  # one of the two prompt tokens goes, the older
+    assert isinstance(slots, RankedSlots)
+    assert slots.positions().tolist() == [[2, 1]]
+    torch.testing.assert_close(slots.score, torch.tensor([[0.0, 1.0]]))
+
+
+@pytest.mark.parametrize("ranked", [False, True])
+def test_bytes_are_those_of_the_tensors(ranked: bool) -> None:
+    slots = slots_of(Keep(6, 2, ranked), refresh=3, fade=1.0, count=5)
+    assert slots.kv_bytes == 2 * 5 * 6 * DIM * 4
+    # a position and a score a slot, of 4 bytes each, and 3 slots chosen ahead, of 8
+    assert slots.bookkeeping_bytes == (5 * 6 * (4 + 4) + 5 * 3 * 8 if ranked else 0)

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import gc
+import weakref
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ssd_core import SSD, UserError, generate
+from ssd_core.cache import slots as slots_module
+from ssd_core.cache.attention import attend_slots
+from ssd_core.cache.cache import PromptCache, SlotCache
+from ssd_core.generate import GREY, UNDRAWN, paint
+from tests.table import HEADS, check_sentence, loop, model_of, tensors_of
+
+OUT_OF_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    RuntimeError("MPS backend out of memory (MPS allocated: 9.00 GB)"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried to ..."),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:80] DefaultCPUAllocator: not enough memory: you tried to ..."),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "about"),
+    [
+        ({"prompts": "a red circle"}, "prompts is a list"),
+        ({"prompts": []}, "prompts is a list"),
+        ({"images_per_prompt": 0}, "images_per_prompt is at least 1, not 0"),
+        ({"guidance": 1.0, "negative": "blurry"}, "raise guidance or leave it out"),
+        ({"prompts": [[0]]}, "at least 2"),
+        ({"prompts": [[0, 40]]}, r"each in 0\.\.39"),
+        ({"prompts": [[0, -1, 2]]}, r"each in 0\.\.39"),
+        ({"negative": [0]}, "at least 2"),
+        ({"temperature": 0.0}, "temperature"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(arguments: dict[str, Any], about: str) -> None:
+    with pytest.raises(UserError, match=about) as refusal:
+        generate(model_of(), **({"prompts": ["ab"]} | arguments))
+    check_sentence(refusal.value)
+
+
+def test_a_prompt_may_be_given_as_its_ids() -> None:
+    model = model_of()
+    by_ids = generate(model, [model.encode("abc")], negative=model.encode("x")).tokens
+    assert by_ids.equal(generate(model, ["abc"], negative="x").tokens)
+    assert not by_ids.equal(generate(model, ["abc"]).tokens)
+
+
+def test_each_parameter_changes_the_picture() -> None:
+    model, plain = model_of(), generate(model_of(), ["abc"]).tokens
+    changes: list[dict[str, Any]] = [
+        {"seed": 1},
+        {"guidance": 2.0},
+        {"temperature": 4.0},
+        {"temperature": 4.0, "top_k": 2},
+        {"temperature": 4.0, "top_p": 0.3},
+        {"greedy": True},
+        {"negative": "xyz"},
+        {"policy": SSD(7, literal=True, head_map=HEADS)},
+    ]
+    drawn = [plain, *(generate(model, ["abc"], **change).tokens for change in changes)]
+    assert len({tuple(tokens[0].tolist()) for tokens in drawn}) == len(drawn)
+
+
+def test_what_comes_back() -> None:
+    model = model_of()
+    drawn = generate(model, ["ab", "c"], images_per_prompt=2)
+    assert drawn.tokens.shape == (4, model.geometry.tokens)
+    assert drawn.images.shape == (4, 6, 8, 3)
+    assert drawn.images.dtype is torch.float32
+    assert drawn.images.equal(model.decode_image(drawn.tokens))
+    seconds = drawn.timing.decode
+    assert drawn.tokens_per_second == pytest.approx(4 * model.geometry.tokens / seconds)
+    stopped = generate(model, ["ab"], on_row=lambda *_: True)
+    assert stopped.tokens_per_second == pytest.approx(model.geometry.columns / stopped.timing.decode)
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3, 9])
+def test_pictures_are_the_same_in_any_chunks(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, chunks = model_of(), []
+    tokens = torch.randint(20, (5, model.geometry.tokens), generator=torch.Generator().manual_seed(0))
+    whole, plain = model.decode_image(tokens), type(model).decode_image
+    monkeypatch.setattr(type(model), "decode_image", lambda self, part: chunks.append(len(part)) or plain(self, part))
+    assert paint(model, tokens, at_once).equal(whole)
+    assert max(chunks) == min(at_once, 5)
+    tokens[1, 6:] = UNDRAWN
+    pictures = paint(model, tokens, at_once)
+    assert pictures[[0, 2, 3, 4]].equal(whole[[0, 2, 3, 4]])
+    # 6 tokens are a row of 4, and 2 of the next
+    expected = whole[1].clone()
+    expected[2:4, 4:] = expected[4:] = GREY
+    assert pictures[1].equal(expected)
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=["CUDA", "MPS", "Linux", "Windows"])
+@pytest.mark.parametrize("where", ["prefill", "step"])
+def test_running_out_of_memory_is_explained_and_gives_everything_back(
+    where: str, error: RuntimeError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tensors = model_of(), list[weakref.ref[Tensor]]()
+    plain_fill, answers = SlotCache.fill, 0
+
+    def fill(cache: SlotCache, length: int, prompts: PromptCache, prompt_of_row: dict[int, int]) -> None:
+        plain_fill(cache, length, prompts, prompt_of_row)
+        if prompts.keys[0].device.type != "meta":
+            tensors.extend(weakref.ref(part) for layer in cache.layers for own in layer for part in tensors_of(own))
+            if where == "prefill":
+                raise error
+
+    def attend(q: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        nonlocal answers
+        answers += q.device.type != "meta"
+        if where == "step" and answers > 9:
+            raise error
+        return attend_slots(q, keys, values)
+
+    monkeypatch.setattr(SlotCache, "fill", fill)
+    monkeypatch.setattr(slots_module, "attend_slots", attend)
+    with pytest.raises(UserError, match="2 images at once take .* GiB, .* draw fewer at once or lower") as refusal:
+        generate(model, ["ab"], SSD(12, head_map=HEADS), images_per_prompt=2)
+    check_sentence(refusal.value)
+    assert tensors
+    gc.collect()
+    # though the refusal, and with it the first error and its traceback, is still held
+    assert all(tensor() is None for tensor in tensors)
+
+
+def test_other_errors_pass_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(loop, "prefill", fail)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        generate(model_of(), ["ab"])

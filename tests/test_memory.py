@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from ssd_core import SSD, Full, Policy, UserError, Window, largest_batch, plan
+from ssd_core.memory import PeakBytes, full_bytes
+from ssd_core.models.base import Geometry
+from tests.table import GRID, POLICIES, check_sentence, each_policy
+from tests.tiny import TinyModel, random_map, tiny
+
+PRO_1B = Geometry(24, 16, 16, 128, 24, 24, 16384)
+PRO_7B = Geometry(30, 32, 32, 128, 24, 24, 16384)
+
+
+@pytest.mark.parametrize(("geometry", "per_token"), [(PRO_1B, 196_608), (PRO_7B, 491_520)])
+def test_a_full_cache_costs_what_janus_pro_s_does(geometry: Geometry, per_token: int) -> None:
+    # a picture takes two rows of 24 prompt tokens and 575 image tokens: the last is never fed back
+    assert full_bytes(geometry, [24, 24], torch.bfloat16) == 2 * (24 + 575) * per_token
+    assert full_bytes(geometry, [24], torch.float32) == (24 + 575) * 2 * per_token
+    assert full_bytes(geometry, [10, 30], torch.bfloat16) == (10 + 30 + 2 * 575) * per_token
+
+
+def test_grouped_queries_keep_fewer_keys() -> None:
+    grouped = Geometry(24, 16, 4, 128, 24, 24, 16384)
+    assert full_bytes(grouped, [24], torch.bfloat16) * 4 == full_bytes(PRO_1B, [24], torch.bfloat16)
+
+
+@pytest.mark.parametrize("budget", [120, 0.2])
+def test_a_fifth_of_the_budget_is_a_fifth_of_the_bytes(budget: int | float) -> None:
+    model = TinyModel(PRO_1B, torch.bfloat16, "meta")
+    for policy in (Window(budget), SSD(budget, head_map=random_map(PRO_1B))):
+        memory = plan(model, policy, images=3, prompt_tokens=24)
+        assert memory.kv_bytes_full == 6 * 599 * 196_608
+        # the budget is a share of all 600 tokens, the last of which even a full cache never holds
+        assert 0.999 * 6 * 120 * 196_608 < memory.kv_bytes <= 6 * 120 * 196_608
+        assert memory.bookkeeping_bytes < 0.02 * memory.kv_bytes
+
+
+@each_policy
+def test_a_plan_allocates_nothing_and_reads_no_weight(policy: Policy) -> None:
+    on_meta, real = TinyModel(tiny(**GRID).geometry, device="meta"), tiny(**GRID)
+    # 100,000 images: hundreds of gigabytes, were they real
+    assert plan(on_meta, policy, images=100_000) == plan(real, policy, images=100_000)
+
+
+@each_policy
+def test_bytes_grow_with_images_rows_and_width(policy: Policy) -> None:
+    model = tiny(**GRID)
+    one, three = (plan(model, policy, images, prompt_tokens=4) for images in (1, 3))
+    alone, wide = plan(model, policy, 1, 4, guidance=1.0), plan(tiny(dtype=torch.bfloat16, **GRID), policy, 1, 4)
+    assert (three.kv_bytes, three.bookkeeping_bytes) == (3 * one.kv_bytes, 3 * one.bookkeeping_bytes)
+    assert (2 * alone.kv_bytes, 2 * wide.kv_bytes) == (one.kv_bytes, one.kv_bytes)
+    assert one.slots == three.slots == [[keep.slots for keep in layer] for layer in policy.keeps(model.geometry, 4)]
+    assert sum(map(sum, one.slots)) * 2 * 2 * 8 * 4 == one.kv_bytes  # two rows, keys and values of 8 floats
+
+
+def test_the_peak_is_the_larger_of_drawing_and_painting() -> None:
+    memory = plan(tiny(**GRID), images=4)
+    drawing = memory.kv_bytes + memory.bookkeeping_bytes + max(memory.prefill_bytes, memory.step_bytes)
+    assert memory.peak_bytes == memory.weights_bytes + max(drawing, memory.picture_bytes)
+    assert memory.picture_bytes <= memory.kv_bytes + memory.bookkeeping_bytes
+    assert json.loads(json.dumps(memory.as_dict()))["peak_bytes"] == memory.peak_bytes
+
+
+def test_pictures_are_painted_one_by_one_where_the_cache_leaves_no_room_for_more() -> None:
+    big = Geometry(1, 1, 1, 8, 30, 30, 20)
+    memory = plan(TinyModel(big, device="meta"), Window(2, pin_prompt=False), images=9)
+    assert memory.pictures_at_once == 1
+    assert memory.peak_bytes == memory.weights_bytes + memory.picture_bytes
+
+
+@pytest.mark.parametrize("guidance", [1.0, 5.0])
+@pytest.mark.parametrize("policy", [None, POLICIES["ssd"]], ids=["full", "ssd"])
+def test_the_largest_batch_fits_and_the_next_does_not(policy: Policy | None, guidance: float) -> None:
+    model = tiny(**GRID)
+
+    def peak(images: int) -> int:
+        return plan(model, policy, images, 4, guidance).peak_bytes
+
+    for images in (1, 2, 3, 8, 13):
+        for free, most in ((peak(images), images), (peak(images) - 1, images - 1), (peak(images + 1) - 1, images)):
+            assert largest_batch(model, policy, free, 4, guidance) == most
+
+
+def test_more_memory_or_a_smaller_budget_never_draw_fewer() -> None:
+    model = tiny(**GRID)
+    by_memory = [largest_batch(model, None, free) for free in range(0, 1_000_000, 100_000)]
+    assert by_memory == sorted(by_memory)
+    assert (by_memory[0], by_memory[-1] > 3) == (0, True)
+    by_budget = [largest_batch(model, Window(budget), 2_000_000) for budget in (30, 32, 34, 1000)]
+    assert by_budget == sorted(by_budget, reverse=True)
+    assert by_budget[0] > by_budget[-1] == largest_batch(model, Full(), 2_000_000)
+
+
+@pytest.mark.parametrize(("images", "prompt_tokens"), [(0, 24), (-1, 24), (1, 1), (1, 0)])
+def test_a_plan_of_nothing_is_refused(images: int, prompt_tokens: int) -> None:
+    with pytest.raises(UserError, match=f"not {images} and {prompt_tokens}") as refusal:
+        plan(tiny(), images=images, prompt_tokens=prompt_tokens)
+    check_sentence(refusal.value)
+
+
+def test_the_counter_counts_storage_once_and_while_it_lives() -> None:
+    before = torch.zeros(100)
+    with PeakBytes() as counter:
+        kept = torch.zeros(10)  # 40 bytes
+        view, _ = kept.view(2, 5), before[:5]
+        kept.add_(1)
+        before.mul_(2)
+        assert (counter.live, counter.peak) == (40, 40)
+        more = kept + 1  # 40 more
+        del more
+        assert (counter.live, counter.peak) == (40, 80)
+        del kept
+        assert counter.live == 40  # the view holds it
+        del view
+    assert (counter.live, counter.peak) == (0, 80)
