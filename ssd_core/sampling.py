@@ -64,7 +64,7 @@ class Sampling:
             logits = logits.masked_fill(logits < least, -torch.inf)
         probabilities = torch.softmax(logits, -1)
         if self.top_p < 1:
-            falling, order = probabilities.sort(-1, descending=True, stable=True)
+            falling, order = probabilities.sort(dim=-1, descending=True, stable=True)
             beyond = falling.cumsum(-1) - falling >= self.top_p
             probabilities = probabilities.masked_fill(beyond.scatter(-1, order, beyond), 0)
         return draw(probabilities, uniform)

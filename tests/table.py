@@ -51,6 +51,7 @@ each_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], i
 # the package's `generate` is the function, which hides the module of that name
 loop = importlib.import_module("ssd_core.generate")
 SEED = 5
+WARM = 6.0  # a temperature at which the random number decides; the tiny model is sure of itself
 NO_PLAN = Memory(0, 0, 0, 0, 0, 0, 0, 0, [])
 
 
@@ -104,7 +105,7 @@ def draw(
     seed: int = SEED,
 ) -> Drawn:
     """What `generate` draws, without a plan and without pictures, which take longer here."""
-    sampling = Recorder(guidance)
+    sampling = Recorder(guidance, WARM)
     rows = prompt_rows(model, prompts, images, negative, sampling)
     with torch.inference_mode():
         cache = loop.prefill(model, policy.fit(model), rows)
@@ -122,7 +123,7 @@ def naive(
     negative: str | None = None,
 ) -> Drawn:
     """The same, drawn by the naive reference."""
-    sampling = Recorder(guidance)
+    sampling = Recorder(guidance, WARM)
     rows = prompt_rows(model, prompts, images, negative, sampling)
     tokens = naive_tokens(model, policy, rows, range(SEED, SEED + len(prompts) * images), sampling)
     return Drawn(tokens, torch.stack(sampling.logits))

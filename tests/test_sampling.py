@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,22 +19,18 @@ BELOW_1 = 1 - 2**-24  # the largest float32 below 1
 LOGITS = st.lists(st.integers(-8, 8).map(lambda quarter: quarter / 4), min_size=2, max_size=12)
 
 
-@pytest.fixture
-def probabilities_of(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Tensor]:
-    """What a Sampling draws from: (logits, Sampling's parameters) -> probabilities."""
+def probabilities_of(logits: Tensor, **parameters: Any) -> Tensor:
+    """What Sampling(**parameters) draws from."""
+    seen: list[Tensor] = []
 
-    def probabilities(logits: Tensor, **parameters: Any) -> Tensor:
-        seen: list[Tensor] = []
+    def spy(probabilities: Tensor, uniform: Tensor) -> Tensor:
+        seen.append(probabilities)
+        return draw(probabilities, uniform)
 
-        def spy(probabilities: Tensor, uniform: Tensor) -> Tensor:
-            seen.append(probabilities)
-            return draw(probabilities, uniform)
-
-        monkeypatch.setattr(sampling, "draw", spy)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sampling, "draw", spy)
         Sampling(**parameters).next_tokens(logits, torch.full((1,), 0.5))
-        return seen[0]
-
-    return probabilities
+    return seen[0]
 
 
 def reference(logits: list[float], top_k: int, top_p: float) -> tuple[list[float], float]:
@@ -56,12 +51,11 @@ def reference(logits: list[float], top_k: int, top_p: float) -> tuple[list[float
 
 
 def test_draws_follow_the_probabilities() -> None:
-    probabilities = torch.tensor([0.05, 0.0, 0.3, 0.15, 0.4, 0.1])
-    draws = 20_000
+    probabilities, draws = torch.tensor([0.05, 0.0, 0.3, 0.15, 0.4, 0.1], dtype=torch.float64), 20_000
     uniform = torch.rand(draws, generator=torch.Generator().manual_seed(3))
-    counts = draw(probabilities.expand(draws, -1), uniform).bincount(minlength=6)
+    counts = draw(probabilities.float().expand(draws, -1), uniform).bincount(minlength=6)
     possible = probabilities > 0
-    assert chisquare(counts[possible], probabilities[possible].double() * draws).pvalue > 0.01
+    assert chisquare(counts[possible], probabilities[possible] * draws).pvalue > 0.01
     assert not counts[~possible].any()
 
 
@@ -109,8 +103,7 @@ def test_rounding_of_a_parallel_sum_draws_no_token_that_cannot_be_drawn(monkeypa
 def test_top_k_and_top_p_keep_what_the_slow_reference_keeps(logits: list[float], top_k: int, top_p: float) -> None:
     expected, nearest = reference(logits, top_k, top_p)
     assume(nearest > 1e-5)  # nearer, and rounding decides
-    with pytest.MonkeyPatch.context() as patch:
-        got = probabilities_of.__wrapped__(patch)(torch.tensor([logits]), guidance=1.0, top_k=top_k, top_p=top_p)
+    got = probabilities_of(torch.tensor([logits]), guidance=1.0, top_k=top_k, top_p=top_p)
     torch.testing.assert_close(got[0], torch.tensor(expected), rtol=0, atol=1e-6)
     assert (got[0] > 0).tolist() == [share > 0 for share in expected]
 
@@ -118,30 +111,26 @@ def test_top_k_and_top_p_keep_what_the_slow_reference_keeps(logits: list[float],
 @pytest.mark.parametrize(
     ("top_p", "kept"), [(0.5, [0, 1]), (0.51, [0, 1, 2]), (0.25, [0]), (1e-6, [0]), (0.76, [0, 1, 2, 3])]
 )
-def test_top_p_counts_the_token_that_reaches_it_and_of_equals_the_first(
-    top_p: float, kept: list[int], probabilities_of: Callable[..., Tensor]
-) -> None:
+def test_top_p_counts_the_token_that_reaches_it_and_of_equals_the_first(top_p: float, kept: list[int]) -> None:
     got = probabilities_of(torch.zeros(1, 4), guidance=1.0, top_p=top_p)
     assert got.nonzero()[:, 1].tolist() == kept
 
 
-def test_top_k_keeps_what_is_as_likely_as_the_last_of_them(probabilities_of: Callable[..., Tensor]) -> None:
+def test_top_k_keeps_what_is_as_likely_as_the_last_of_them() -> None:
     got = probabilities_of(torch.tensor([[1.0, 3.0, 1.0, 0.0]]), guidance=1.0, top_k=2)
     assert got.nonzero()[:, 1].tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("guidance", [0.0, 0.3, 2.0, 5.0])
 @pytest.mark.parametrize("temperature", [1.0, 0.7, 3.0])
-def test_guidance_and_temperature_follow_their_formulas(
-    guidance: float, temperature: float, probabilities_of: Callable[..., Tensor]
-) -> None:
+def test_guidance_and_temperature_follow_their_formulas(guidance: float, temperature: float) -> None:
     with_prompt, without = torch.randn(2, 1, 9, generator=torch.Generator().manual_seed(1))
     got = probabilities_of(torch.cat([with_prompt, without]), guidance=guidance, temperature=temperature)
     led = without.double() + guidance * (with_prompt.double() - without.double())
     torch.testing.assert_close(got.double(), (led / temperature).softmax(-1), rtol=0, atol=1e-6)
 
 
-def test_guidance_of_1_reads_every_row_as_an_image(probabilities_of: Callable[..., Tensor]) -> None:
+def test_guidance_of_1_reads_every_row_as_an_image() -> None:
     logits = torch.randn(4, 9, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(probabilities_of(logits, guidance=1.0), logits.softmax(-1))
 

@@ -65,6 +65,8 @@ def build(tokenizer: PreTrainedTokenizerBase) -> JanusForConditionalGeneration:
     """A fresh model in float32; its code vectors start alike where the cells look alike."""
     torch.manual_seed(0)
     model = JanusForConditionalGeneration(configuration(tokenizer))
+    # At transformers' 0.02 the words are drowned by what the first layers add to them, and captions go unheard.
+    model.model.language_model.embed_tokens.weight.data.normal_(0, 1)
     vectors = torch.from_numpy(codes.embeddings(model.config.vq_config.embed_dim))
     model.model.generation_embeddings.weight.data.copy_(vectors)
     model.model.vqmodel.quantize.embedding.weight.data.copy_(vectors)

@@ -78,18 +78,15 @@ class SlotCache:
         if isinstance(policy, RankingPolicy):
             ranking = Ranking(policy, policy.steps_between(geometry), policy.fade(geometry), geometry.columns)
 
-        def slots_for(group: Alike, alone: bool) -> Slots:
-            pairs = None
-            if not alone:
-                rows = torch.tensor(group.rows)[:, None]
-                pairs = (rows * self.kv_heads + torch.tensor(group.heads)).flatten().to(device)
-            size = (pairs, len(group.rows) * len(group.heads), group.keep, geometry.head_dim, dtype, device)
+        def slots_for(group: Alike) -> Slots:
+            pairs = torch.tensor(group.rows)[:, None] * self.kv_heads + torch.tensor(group.heads)
+            size = (pairs.flatten().to(device), group.keep, geometry.head_dim, dtype, device)
             if ranking is None or not group.keep.ranked:
                 return Slots(*size)
             check_refresh_fits(group.keep, ranking.refresh, geometry.cached_tokens(group.prompt))
             return RankedSlots(ranking, *size)
 
-        self.layers = [[slots_for(group, len(groups) == 1) for group in groups] for groups in self.groups]
+        self.layers = [[slots_for(group) for group in groups] for groups in self.groups]
 
     def fill(self, length: int, prompts: PromptCache, prompt_of_row: dict[int, int]) -> None:
         """Give the rows with prompts of `length` tokens their prompt's keys and values.
@@ -111,7 +108,7 @@ class SlotCache:
         pairs = batch * self.kv_heads
         q, k, v = q.reshape(pairs, -1, dim), k.reshape(pairs, dim), v.reshape(pairs, dim)
         parts = self.layers[layer]
-        if parts[0].pairs is None:
+        if len(parts) == 1:  # all pairs, in order
             output = parts[0].attend(q, k, v)
         else:
             output = torch.empty_like(q)

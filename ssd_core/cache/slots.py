@@ -19,17 +19,16 @@ class Slots:
 
     def __init__(
         self,
-        pairs: Tensor | None,
-        count: int,
+        pairs: Tensor,
         keep: Keep,
         head_dim: int,
         dtype: torch.dtype,
         device: torch.device | str,
     ) -> None:
-        """pairs: int64 [n], row * kv_heads + head of each of the `count` pairs; None if they are all pairs in order."""
+        """pairs: int64 [n], row * kv_heads + head of each pair."""
         self.pairs, self.keep = pairs, keep
-        self.keys = torch.empty(count, head_dim, keep.slots, dtype=dtype, device=device)
-        self.values = torch.empty(count, keep.slots, head_dim, dtype=dtype, device=device)
+        self.keys = torch.empty(len(pairs), head_dim, keep.slots, dtype=dtype, device=device)
+        self.values = torch.empty(len(pairs), keep.slots, head_dim, dtype=dtype, device=device)
         self.stored = 0  # tokens that have come so far
 
     @property
@@ -43,7 +42,7 @@ class Slots:
 
     @property
     def bookkeeping_bytes(self) -> int:
-        return 0 if self.pairs is None else self.pairs.nbytes
+        return self.pairs.nbytes
 
     def fill(self, keys: Tensor, values: Tensor) -> None:
         """Store a prompt's tokens [n, T, D]; of a prompt longer than the slots, the pinned ones and the newest."""

@@ -29,9 +29,9 @@ from .options import (
     OutOption,
     PromptsArgument,
     SeedOption,
+    make_folder,
     policies_of,
     read_model,
-    writable_folder,
 )
 
 app = typer.Typer(add_completion=False)
@@ -57,7 +57,7 @@ def compare(
     """
     policies = policies_of([name.strip() for name in methods.split(",")], options)
     Sampling(**sampling)  # refuse what cannot be sampled before anything is read
-    writable_folder(out)
+    make_folder(out)
     loaded, _ = read_model(model, device, dtype)
     results = draw_each(loaded, prompts, policies, {"seed": seed, "negative": negative} | sampling)
     columns = [f"{name}\n{human(result.memory.kv_bytes)}" for name, result in results.items()]

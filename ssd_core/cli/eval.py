@@ -28,10 +28,10 @@ from .options import (
     ModelOption,
     ReportOption,
     SeedOption,
+    make_folder,
     policies_of,
     read_model,
     refuse_given,
-    writable_folder,
 )
 
 app = typer.Typer(add_completion=False)
@@ -62,7 +62,7 @@ def shapes(
 ) -> None:
     """ShapesEval: does each picture show what its prompt asks for?"""
     if report_to:
-        writable_folder(report_to.parent)
+        make_folder(report_to.parent)
     if folder:
         refuse_given(context, {"folder", "report_to"}, "--folder draws nothing")
         result = score_folder(folder)

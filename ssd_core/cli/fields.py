@@ -98,11 +98,12 @@ def parameters(dataclasses: Mapping[str, type]) -> dict[str, Parameter]:
         hints, about = get_type_hints(cls), descriptions(cls)
         for field in fields(cls):
             known = found.get(field.name, Parameter(field.name, (), "", ()))
-            kinds = tuple(dict.fromkeys((*known.kinds, *kinds_of(hints[field.name]))))
+            kinds = dict.fromkeys((*known.kinds, *kinds_of(hints[field.name])))
+            whole_first = tuple(sorted(kinds, key=lambda kind: kind is float))  # 115 is a count, not a share
             said = known.about or about.get(field.name, "")
             if said and not known.about and type(field.default) in (int, float):
                 said += f"; default {field.default}"
-            found[field.name] = Parameter(field.name, kinds, said, (*known.takers, taker))
+            found[field.name] = Parameter(field.name, whole_first, said, (*known.takers, taker))
     return found
 
 

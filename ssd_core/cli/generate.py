@@ -27,9 +27,9 @@ from .options import (
     PromptsArgument,
     ReportOption,
     SeedOption,
+    make_folder,
     policies_of,
     read_model,
-    writable_folder,
 )
 
 app = typer.Typer(add_completion=False)
@@ -54,7 +54,7 @@ def generate(
     """Draw pictures of prompts, all at once. Ctrl-C stops after the row and keeps what was drawn."""
     policy, chosen = policies_of([method], options)[method], Sampling(**sampling)
     for folder in (out, report_to.parent) if report_to else (out,):
-        writable_folder(folder)
+        make_folder(folder)
     loaded, load_seconds = read_model(model, device, dtype)
     policy = policy.fit(loaded)
     drawing = {"images_per_prompt": images, "seed": seed, "negative": negative} | asdict(chosen)

@@ -24,9 +24,9 @@ from .options import (
     DtypeOption,
     ModelOption,
     SeedOption,
+    make_folder,
     read_model,
     refuse_given,
-    writable_folder,
 )
 
 app = typer.Typer(add_completion=False)
@@ -73,7 +73,7 @@ def heads(
     else:
         texts = read_prompts(prompts) if prompts else default_prompts(model)
         for file in filter(None, (save, draw)):
-            writable_folder(file.parent)
+            make_folder(file.parent)
         loaded, _ = read_model(model, device, dtype)
         with progress() as bar:
             task = bar.add_task(f"{len(texts)} prompts", total=None)

@@ -68,13 +68,12 @@ def read_model(path_or_name: str, device: str, dtype: str) -> tuple[ImageModel, 
     return model, time.perf_counter() - start
 
 
-def writable_folder(folder: Path) -> Path:
-    """The folder, made if need be, before work is spent on what goes into it; raises UserError where that fails."""
+def make_folder(folder: Path) -> None:
+    """Make a folder before work is spent on what goes into it; raises UserError where that fails."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{folder} cannot be made a folder ({error.strerror}); choose another.") from None
-    return folder
 
 
 def refuse_given(context: typer.Context, allowed: Collection[str], reason: str) -> None:

@@ -7,7 +7,7 @@ from typing import Literal
 from torch import Tensor
 
 from ..errors import UserError
-from ..heads.headmap import HeadMap, default_map
+from ..heads.headmap import HeadMap, check_tau, default_map
 from ..models.base import Geometry, ImageModel
 from .base import Keep, RankingPolicy, View, check_budget, check_refresh, slots_of
 
@@ -44,8 +44,7 @@ class SSD(RankingPolicy):
     def __post_init__(self) -> None:
         check_budget(self.budget)
         check_refresh(self.refresh)
-        if not 0 <= self.tau <= 1:
-            raise UserError(f"tau is a share of attention in 0..1, not {self.tau}.")
+        check_tau(self.tau)
         if self.recent is not None and self.recent < 0:
             raise UserError(f"recent is a number of tokens, 0 or more, not {self.recent}.")
         if self.half_life is not None and not self.half_life > 0:

@@ -25,7 +25,7 @@ class Fancy(Policy):
     eager: whether it hurries.
     """
 
-    width: int | float = 0.5
+    width: float | int = 0.5
     every: int | Literal["row", "column"] = "row"
     eager: bool | None = None
     share: float = 1.0

@@ -1,9 +1,9 @@
 """Against DeepSeek's own code: official_loop.json is what it drew and decoded, run once by hand on a processor.
 
 There a MultiModalityCausalLM of `config`, with a VQModel of two levels and 16 latent channels, took the weights of
-tests/models/recipe.py under its own names. `tokens` are what its loop draws of `prompts` in float32, each the one of the
-largest logit instead of one at random; `pixels` are what decode_code makes of them, and `codes` what encode makes of a
-picture that comes from the recipe too. At no step were the two largest logits closer than 0.36.
+tests/models/recipe.py under its own names. `tokens` are what its loop draws of `prompts` in float32, each the one of
+the largest logit instead of one at random; `pixels` are what decode_code makes of them, and `codes` what encode makes
+of a picture that comes from the recipe too. At no step were the two largest logits closer than 0.36.
 """
 
 from __future__ import annotations

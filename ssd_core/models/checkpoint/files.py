@@ -48,7 +48,7 @@ class Checkpoint:
         """path: a folder, a file, or the name of something in ssd_core/assets; partial: absent shards are left out."""
         self.path, self.partial = find(path), partial
         self.folder = self.path if self.path.is_dir() else self.path.parent
-        self.name = self.path.name if self.path.is_dir() else self.path.stem
+        self.name = self.path.resolve().name if self.path.is_dir() else self.path.stem
 
     @cached_property
     def files(self) -> tuple[Path, ...]:
@@ -148,8 +148,8 @@ def find(path: str | Path) -> Path:
 def read_index(index: Path) -> dict[str, Path]:
     """The file of each tensor."""
     table = parse(read_text(index), str(index)).get("weight_map")
-    if not isinstance(table, dict) or not table:
-        raise UserError(f"{index} is not an index of weights: it has no weight_map; download it again.")
+    if not isinstance(table, dict) or not table or not all(isinstance(file, str) for file in table.values()):
+        raise UserError(f"{index} is not an index of weights: it has no weight_map of files; download it again.")
     return {name: index.parent / file for name, file in table.items()}
 
 
@@ -162,7 +162,10 @@ def map_tensors(file: Path) -> dict[str, Tensor]:
                 names = opened.keys()
                 return {name: opened.get_tensor(name) for name in names}
         loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    if not isinstance(loaded, dict) or not all(isinstance(tensor, Tensor) for tensor in loaded.values()):
+    plain = isinstance(loaded, dict) and all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in loaded.items()
+    )
+    if not plain:
         raise UserError(f"{file} does not hold a plain table of tensors; save the model's state_dict.")
     return loaded
 

@@ -135,6 +135,11 @@ FILES: list[tuple[str, Break, str]] = [
     ),
     ("sharded", put("model.safetensors.index.json", "{}"), r"index\.json is not an index of weights"),
     ("sharded", put("model.safetensors.index.json", "{"), r"index\.json is not JSON"),
+    (
+        "sharded",
+        put("model.safetensors.index.json", '{"weight_map": {"a": 1}}'),
+        r"index\.json is not an index of weights",
+    ),
     ("transformers", put("config.json", "[1]"), r"config\.json is not a JSON object"),
     ("transformers", put("config.json", '{"model_type": '), r"config\.json is not JSON \("),
     ("transformers", put("config.json", b"\xff\xfe\x00"), r"config\.json is damaged"),
@@ -155,6 +160,7 @@ FILES: list[tuple[str, Break, str]] = [
         tensors(lambda own: {"state_dict": own}),
         r"pytorch_model\.bin does not hold a plain table of tensors",
     ),
+    ("official", tensors(lambda own: {1: torch.ones(1)}), r"pytorch_model\.bin does not hold a plain table of tensors"),
     ("official", tensors(lambda own: [*own.values()]), r"pytorch_model\.bin does not hold a plain table of tensors"),
 ]
 CONFIGURATIONS: list[tuple[str, Break, str]] = [
