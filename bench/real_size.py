@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from transformers import JanusConfig, JanusForConditionalGeneration
 
 import ssd_core
-from ssd_core.models.checkpoint import find
+from ssd_core.models.checkpoint.files import find
 
 UNNEEDED = ("model.vision_model.", "model.aligner.", "lm_head.")
 CONFIG = {
@@ -64,8 +64,8 @@ def write(folder: Path) -> None:
     index = {"metadata": {}, "weight_map": {key: file for file, keys in shards.items() for key in keys}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     config.save_pretrained(folder)
-    for file in find("janus-shapes").glob("tokenizer*.json"):
-        (folder / file.name).write_bytes(file.read_bytes())
+    for source in find("janus-shapes").glob("tokenizer*.json"):
+        (folder / source.name).write_bytes(source.read_bytes())
 
 
 def main() -> None:

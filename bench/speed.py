@@ -26,6 +26,7 @@ from rich.table import Table
 import ssd_core
 from ssd_core.memory import full_bytes, module_bytes
 from ssd_core.models.base import ImageModel
+from ssd_core.models.checkpoint.files import find
 
 PROMPTS = (
     "a red circle",
@@ -110,7 +111,7 @@ def theirs(path: str, model: ImageModel, prompts: list[str]) -> tuple[Callable[[
 def measure(path: str, batches: list[int], repeats: int, device: str, dtype: str) -> tuple[list[Row], float]:
     """All rivals at all batches, and the bandwidth of a copy in bytes a second."""
     model = ssd_core.load(path, device=device, dtype=dtype)
-    folder = str(ssd_core.find(path))
+    folder = str(find(path))
     tokens = model.geometry.tokens
     copy = copy_bandwidth(model.device)
     read = module_bytes(model.decoder) + module_bytes(model.head)

@@ -47,9 +47,14 @@ class Memory:
     slots: list[list[int]]
 
     @property
+    def drawing_bytes(self) -> int:
+        """The most that is held until the cache is freed."""
+        work = max(self.prefill_bytes, self.step_bytes)
+        return self.weights_bytes + self.kv_bytes + self.bookkeeping_bytes + work
+
+    @property
     def peak_bytes(self) -> int:
-        drawing = self.kv_bytes + self.bookkeeping_bytes + max(self.prefill_bytes, self.step_bytes)
-        return self.weights_bytes + max(drawing, self.picture_bytes)
+        return max(self.drawing_bytes, self.weights_bytes + self.picture_bytes)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers and lists, for JSON."""
@@ -167,16 +172,16 @@ def largest_batch(
 ) -> int:
     """The most images of one prompt that can be drawn at once in `free_bytes`, weights included; 0 if none."""
 
-    def fits(images: int) -> bool:
-        return plan(model, policy, images, prompt_tokens, guidance).peak_bytes <= free_bytes
+    def planned(images: int) -> Memory:
+        return plan(model, policy, images, prompt_tokens, guidance)
 
-    if not fits(1):
+    if planned(1).peak_bytes > free_bytes:
         return 0
-    most = 2
-    while fits(most):
-        most *= 2
-    least = most // 2
-    while most - least > 1:
-        middle = (least + most) // 2
-        least, most = (middle, most) if fits(middle) else (least, middle)
-    return least
+    # Painting takes no more than one picture, which fits, or what drawing took. What drawing takes is a maximum of
+    # sums over the images, so that following its slope (Newton's method) ends at the answer.
+    images = 1
+    while True:
+        held, more = planned(images).drawing_bytes, planned(images + 1).drawing_bytes
+        if held <= free_bytes < more:
+            return images
+        images = max(1, images + (free_bytes - held) // (more - held))

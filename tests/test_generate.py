@@ -59,7 +59,7 @@ def test_each_parameter_changes_the_picture() -> None:
         {"guidance": 2.0},
         {"temperature": 4.0},
         {"top_k": 2},
-        {"top_p": 0.3},
+        {"top_p": 0.6},
         {"temperature": 1.0, "greedy": True},
         {"negative": "xyz"},
         {"policy": SSD(7, literal=True, head_map=HEADS)},

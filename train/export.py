@@ -2,7 +2,7 @@
 
     python -m train.export --run runs/shapes --to ssd_core/assets/janus-shapes
 
-Every transformers that knows Janus (4.50 and later) can load it.
+Every transformers from 4.52 on can load it.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ def export(run: Path, to: Path) -> None:
     model.load_state_dict(torch.load(run / "checkpoint.pt", weights_only=True, map_location="cpu")["model"])
     codec = torch.load(run / "pictures.pt", weights_only=True, map_location="cpu")["vqmodel"]
     model.model.vqmodel.load_state_dict(codec)
+    names = to / "tokenizer_config.json"
+    names.write_text(names.read_text().replace("TokenizersBackend", "PreTrainedTokenizerFast"))  # its name before 5, too
     model.generation_config._from_model_config = False  # or else transformers 5 does not read generation_kwargs
     model.half()  # every weight lies well inside float16's range, and it keeps eight times finer steps than bfloat16
     model.save_pretrained(to)

@@ -36,18 +36,18 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
-            alike: dict[tuple[int, int], list[torch.nn.Parameter]] = defaultdict(list)
+            alike: dict[tuple[int, int], list[tuple[torch.nn.Parameter, torch.Tensor]]] = defaultdict(list)
             for weight in group["params"]:
                 if weight.grad is not None:
-                    alike[weight.flatten(1).shape].append(weight)
-            for shape, weights in alike.items():
+                    alike[weight.flatten(1).shape].append((weight, weight.grad))
+            for shape, pairs in alike.items():
                 pushes = []
-                for weight in weights:
+                for weight, gradient in pairs:
                     state = self.state[weight]
                     if not state:
                         state["momentum"] = torch.zeros_like(weight)
-                    state["momentum"].lerp_(weight.grad, 1 - group["momentum"])
-                    pushes.append(weight.grad.lerp(state["momentum"], group["momentum"]).flatten(1))
+                    state["momentum"].lerp_(gradient, 1 - group["momentum"])
+                    pushes.append(gradient.lerp(state["momentum"], group["momentum"]).flatten(1))
                 rate = group["lr"] * max(1.0, shape[0] / shape[1]) ** 0.5
-                for weight, push in zip(weights, orthogonalize(torch.stack(pushes)), strict=True):
+                for (weight, _), push in zip(pairs, orthogonalize(torch.stack(pushes)), strict=True):
                     weight.sub_(push.view(weight.shape), alpha=rate)

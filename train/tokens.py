@@ -102,7 +102,8 @@ def choices_loss(logits: torch.Tensor, pictures: torch.Tensor) -> torch.Tensor:
 
 def optimizers(model: JanusForConditionalGeneration, rate: float) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the network, AdamW for embeddings, output layer, norms and biases."""
-    inner, outer = [], []
+    inner: list[torch.nn.Parameter] = []
+    outer: list[torch.nn.Parameter] = []
     parts = (model.model.language_model, model.model.generation_embeddings, model.model.generation_aligner)
     for part in (*parts, model.model.generation_head):
         for name, weight in part.named_parameters():

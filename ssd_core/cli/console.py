@@ -19,8 +19,8 @@ def human(count: float) -> str:
 
 
 def table(*columns: str) -> Table:
-    """An empty table whose first column is words and whose others are figures."""
-    made = Table(box=None, pad_edge=False)
+    """An empty table whose first column is words and whose others are figures; without names it has no header."""
+    made = Table(box=None, pad_edge=False, show_header=any(columns))
     for place, column in enumerate(columns):
         made.add_column(column, justify="right" if place else "left", no_wrap=bool(place))
     return made

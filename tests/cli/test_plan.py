@@ -50,7 +50,7 @@ def test_the_full_cache_stands_once(planned: Terminal) -> None:
 
 
 def test_vram_asks_for_the_largest_batch(planned: Terminal) -> None:
-    peak = plan(planned.model, Full(), images=5).peak_bytes
+    peak = plan(planned.model, Full(), images=20).peak_bytes
     vram = f"{peak / 1000}KB"
     shown = rows(planned.output("plan", "--method", "window", "--budget", 30, "--vram", vram))
     expected = [str(largest_batch(planned.model, policy, peak)) for policy in (Window(30), Full())]

@@ -69,7 +69,8 @@ def test_encoding_agrees_where_codes_have_unit_length(pair: Pair) -> None:
     pixels = torch.rand((2, 3, height, height), generator=torch.Generator().manual_seed(0))
     tokens = ours.encode_image(pixels.permute(0, 2, 3, 1))
     assert len(tokens.unique()) > 3
-    assert torch.equal(tokens.flatten(), codec.encode(pixels * 2 - 1, return_dict=True).image_tokens)
+    _, _, own = codec.quantize(codec.quant_conv(codec.encoder(pixels * 2 - 1)))  # encode() gives them by version
+    assert torch.equal(tokens.flatten(), own)
 
 
 def test_a_picture_of_another_size_is_refused(pair: Pair) -> None:
