@@ -56,15 +56,16 @@ def test_each_parameter_changes_the_picture() -> None:
     changes: list[dict[str, Any]] = [
         {},
         {"seed": 1},
-        {"guidance": 2.0},
+        {"guidance": 3.0},
         {"temperature": 4.0},
         {"top_k": 2},
-        {"top_p": 0.6},
+        {"top_p": 0.7},
         {"temperature": 1.0, "greedy": True},
         {"negative": "xyz"},
         {"policy": SSD(7, literal=True, head_map=HEADS)},
     ]
-    drawn = [generate(model, ["abc"], **({"temperature": WARM} | change)).tokens[0] for change in changes]
+    usual = {"temperature": WARM, "guidance": 2.0}
+    drawn = [generate(model, ["abc"], **(usual | change)).tokens[0] for change in changes]
     assert len({tuple(tokens.tolist()) for tokens in drawn}) == len(changes)
 
 

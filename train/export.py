@@ -24,7 +24,9 @@ def export(run: Path, to: Path) -> None:
     codec = torch.load(run / "pictures.pt", weights_only=True, map_location="cpu")["vqmodel"]
     model.model.vqmodel.load_state_dict(codec)
     names = to / "tokenizer_config.json"
-    names.write_text(names.read_text().replace("TokenizersBackend", "PreTrainedTokenizerFast"))  # its name before 5, too
+    names.write_text(
+        names.read_text().replace("TokenizersBackend", "PreTrainedTokenizerFast")
+    )  # its name before 5, too
     model.generation_config._from_model_config = False  # or else transformers 5 does not read generation_kwargs
     model.half()  # every weight lies well inside float16's range, and it keeps eight times finer steps than bfloat16
     model.save_pretrained(to)

@@ -116,13 +116,17 @@ def optimizers(model: JanusForConditionalGeneration, rate: float) -> list[torch.
     ]
 
 
-def train(out: Path, pictures: int, size: int, rate: float, minutes: float, device: str) -> None:
-    """Train, or go on training, until `pictures` pictures were seen; keep everything in `out`."""
+def train(out: Path, start: Path | None, pictures: int, size: int, rate: float, minutes: float, device: str) -> None:
+    """Train, or go on training, until `pictures` pictures were seen; keep everything in `out`. A training that is not
+    yet under way there begins with the weights in the folder `start`, or with fresh ones."""
     out.mkdir(parents=True, exist_ok=True)
     tokenizer = build_tokenizer()
     tokenizer.save_pretrained(out)
     captions = Captions(tokenizer)
-    model = build(tokenizer).to(device)
+    model = build(tokenizer)
+    if start:
+        model.load_state_dict(JanusForConditionalGeneration.from_pretrained(start, dtype=torch.float32).state_dict())
+    model.to(device)
     steppers = optimizers(model, rate)
     rates = [stepper.param_groups[0]["lr"] for stepper in steppers]
     checkpoint = out / "checkpoint.pt"
@@ -186,13 +190,14 @@ def train(out: Path, pictures: int, size: int, rate: float, minutes: float, devi
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/shapes"))
+    parser.add_argument("--start", type=Path, help="a folder of weights to begin with, such as the shipped model's")
     parser.add_argument("--pictures", type=int, default=40_000, help="pictures to see in all")
     parser.add_argument("--batch", type=int, default=8, help="pictures a step")
     parser.add_argument("--rate", type=float, default=0.02, help="learning rate of the inner matrices")
     parser.add_argument("--minutes", type=float, default=5, help="minutes between checkpoints")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     given = parser.parse_args()
-    train(given.out, given.pictures, given.batch, given.rate, given.minutes, given.device)
+    train(given.out, given.start, given.pictures, given.batch, given.rate, given.minutes, given.device)
 
 
 if __name__ == "__main__":
