@@ -21,7 +21,7 @@ DIM, GROUP, COLUMNS = 4, 2, 5
 
 @dataclass(frozen=True)
 class Ranked(RankingPolicy):
-    """Ranks by attention, or by nothing but the position modulo 3, so that many tokens rank alike, some below 0."""
+    """Ranks by attention, or by nothing but the position modulo 3, many alike and most below 0."""
 
     by_score: bool = True
     refresh: int | Literal["row"] = 1
@@ -30,7 +30,7 @@ class Ranked(RankingPolicy):
         raise NotImplementedError
 
     def priority(self, view: View) -> Tensor:
-        return view.score if self.by_score else view.position % 3 - 1.0
+        return view.score if self.by_score else view.position % 3 - 2.0
 
 
 def slots_of(keep: Keep, refresh: int, fade: float, count: int, by_score: bool = True) -> Slots:
