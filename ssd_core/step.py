@@ -24,7 +24,7 @@ def prefill(model: ImageModel, policy: Policy, rows: Sequence[Sequence[int]]) ->
     for length in sorted(set(lengths)):
         distinct = dict.fromkeys(tuple(ids) for ids in rows if len(ids) == length)
         places = {ids: place for place, ids in enumerate(distinct)}
-        prompts = PromptCache()
+        prompts = PromptCache(model.geometry.kv_heads)
         embedded = model.embed_text(torch.tensor([ids[:-1] for ids in places]))
         positions = torch.arange(length - 1, device=model.device).expand(len(places), -1)
         model.decoder(embedded, positions, prompts)

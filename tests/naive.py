@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ssd_core.models.base import ImageModel
+from ssd_core.models.decoder import split_heads
 from ssd_core.policies import Keep, Policy, RankingPolicy, View
 from ssd_core.sampling import Sampling, streams
 
@@ -79,6 +80,7 @@ class NaiveCache:
 
     def __init__(self, model: ImageModel, policy: Policy, prompts: Sequence[int]) -> None:
         geometry = model.geometry
+        self.kv_heads = geometry.kv_heads
         ranking = isinstance(policy, RankingPolicy)
         refresh = policy.steps_between(geometry) if isinstance(policy, RankingPolicy) else 0
         fade = policy.fade(geometry) if isinstance(policy, RankingPolicy) else 1.0
@@ -95,8 +97,9 @@ class NaiveCache:
         ]
         self.row = 0
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend(self, layer: int, qkv: Tensor) -> Tensor:
         """One token of the row `self.row`."""
+        q, k, v = split_heads(qkv, self.kv_heads)
         output = []
         for head, own in enumerate(self.heads[layer][self.row]):
             group = q.shape[2] // k.shape[2]
@@ -111,7 +114,8 @@ class NaivePrompt:
     def __init__(self, cache: NaiveCache) -> None:
         self.cache = cache
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend(self, layer: int, qkv: Tensor) -> Tensor:
+        q, k, v = split_heads(qkv, self.cache.kv_heads)
         tokens, group = q.shape[1], q.shape[2] // k.shape[2]
         output = torch.empty_like(q)
         for head, own in enumerate(self.cache.heads[layer][self.cache.row]):

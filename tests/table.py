@@ -141,10 +141,11 @@ def watch(monkeypatch: pytest.MonkeyPatch, see: Callable[[SlotCache], object]) -
     monkeypatch.setattr(loop, "step", watched)
 
 
-def tensors_of(slots: Slots) -> list[Tensor]:
-    """Every tensor that slots hold on to, whatever it is called."""
-    held = [part for value in vars(slots).values() for part in (value if isinstance(value, list) else [value])]
-    return [part for part in held if isinstance(part, Tensor)]
+def tensors_of(holder: object) -> list[Tensor]:
+    """Every tensor that slots or orders hold on to, whatever it is called; views of one tensor once."""
+    held = [part for value in vars(holder).values() for part in (value if isinstance(value, list) else [value])]
+    tensors = [part for part in held if isinstance(part, Tensor)]
+    return list({tensor.untyped_storage()._cdata: tensor for tensor in tensors}.values())
 
 
 def check_positions(slots: Slots) -> None:

@@ -122,11 +122,9 @@ def test_never_more_slots_than_the_budget(
         held = torch.zeros(len(lengths), dtype=torch.int64)  # slots of each row, over layers and heads
         for groups, layer in zip(cache.groups, cache.layers, strict=True):
             for group, slots in zip(groups, layer, strict=True):
-                pairs = torch.arange(len(lengths) * kv_heads) if slots.pairs is None else slots.pairs
-                size = slots.keys.shape[2]
-                assert slots.keys.shape == (len(pairs), geometry.head_dim, size)
-                assert slots.values.shape == (len(pairs), size, geometry.head_dim)
-                held.index_add_(0, pairs // kv_heads, torch.full_like(pairs, size))
+                size = slots.kv.shape[2]
+                assert slots.kv.shape == (2, len(group.rows) * len(group.heads), size, geometry.head_dim)
+                held[list(group.rows)] += size * len(group.heads)
                 allowed = mean_slots(policy, geometry, group.prompt)
                 assert size <= geometry.cached_tokens(group.prompt)
                 if slots.keep.role == "spatial":
@@ -164,7 +162,9 @@ def test_the_plan_is_what_is_counted(policy: Policy, prompts: Sequence[str], gui
         prefill_peak, counter.peak = counter.peak, counter.live
         slots = [slots for layer in cache.layers for slots in layer]
         kv_bytes = sum(part.keys.nbytes + part.values.nbytes for part in slots)
-        held = sum(tensor.nbytes for part in slots for tensor in tensors_of(part))
+        held = sum(
+            tensor.untyped_storage().nbytes() for part in (*slots, *set(cache.orders)) for tensor in tensors_of(part)
+        )
         draw_tokens(model, cache, rows, seeds, sampling, planned, None)
         drawing_peak = counter.peak
         cache.free()

@@ -30,8 +30,10 @@ class Muon(torch.optim.Optimizer):
     """Nesterov momentum, orthogonalized, for the matrices inside a network; a convolution counts as one: outputs by the
     rest."""
 
-    def __init__(self, weights: Iterable[torch.nn.Parameter], lr: float, momentum: float = 0.95) -> None:
-        super().__init__(weights, {"lr": lr, "momentum": momentum})
+    def __init__(
+        self, weights: Iterable[torch.nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.0
+    ) -> None:
+        super().__init__(weights, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -50,4 +52,5 @@ class Muon(torch.optim.Optimizer):
                     pushes.append(gradient.lerp(state["momentum"], group["momentum"]).flatten(1))
                 rate = group["lr"] * max(1.0, shape[0] / shape[1]) ** 0.5
                 for (weight, _), push in zip(pairs, orthogonalize(torch.stack(pushes)), strict=True):
+                    weight.mul_(1 - group["lr"] * group["weight_decay"])
                     weight.sub_(push.view(weight.shape), alpha=rate)

@@ -3,7 +3,8 @@
     python -m train.tokens --out runs/shapes --pictures 40000
 
 Nearly all codes of a picture follow from the codes before them. What the caption rules is a handful of choices, such as
-the colour an object begins with, and they would hardly be heard. So these choices count once more (`choices_loss`).
+the colour an object begins with, and they would hardly be heard. So these choices count once more (`choices_loss`), and
+every image token is asked what lies ahead (`foresight`).
 
 Writes a checkpoint every few minutes and goes on from it when started again. The learning rate stays flat and falls to
 zero over the last quarter, so `--pictures` may be raised or lowered between two starts.
@@ -24,15 +25,18 @@ from transformers import JanusForConditionalGeneration, PreTrainedTokenizerBase
 
 from ssd_core.evaluate.scenes import BACKGROUNDS, GRID, sample
 
-from . import codes
+from . import codes, foresight
 from .model import build
 from .muon import Muon
 from .text import BEGIN
 from .text import build as build_tokenizer
 
+LOSSES = ("loss", "choices", "foresight")  # as they are printed
 UNCONDITIONAL = 0.1  # share of captions replaced by pads, for guidance
 WARMUP = 50  # steps
 CHOICES = 0.5  # weight of the choices that the caption rules, beside all tokens alike
+AHEAD = 0.1  # weight of foresight; it fades with the learning rate
+DECAY = 0.5  # share of the training, at its end, over which the learning rate falls to zero
 
 
 class Captions:
@@ -50,9 +54,9 @@ class Captions:
         return self.known[caption]
 
 
-def batch(step: int, size: int, captions: Captions) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def batch(step: int, size: int, captions: Captions) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """The batch of a step, the same whenever it is asked for: prompt ids [B, P] (padded on the right), prompt lengths
-    [B], picture codes [B, 576]."""
+    [B], picture codes [B, 576], what lies ahead [B, 576, 5]."""
     rng = random.Random(step)
     scenes = [sample(rng) for _ in range(size)]
     prompts = [list(captions.ids(scene.caption)) for scene in scenes]
@@ -63,25 +67,26 @@ def batch(step: int, size: int, captions: Captions) -> tuple[torch.Tensor, torch
     lengths = torch.tensor([len(prompt) for prompt in prompts])
     width = int(lengths.max())
     ids = torch.tensor([prompt + [pad] * (width - len(prompt)) for prompt in prompts])
-    pictures = torch.from_numpy(np.stack([codes.encode(scene).reshape(-1) for scene in scenes]))
-    return ids, lengths, pictures
+    pictures = [codes.encode(scene) for scene in scenes]
+    ahead = np.stack([foresight.targets(scene, picture) for scene, picture in zip(scenes, pictures, strict=True)])
+    return ids, lengths, torch.from_numpy(np.stack(pictures)).flatten(1), torch.from_numpy(ahead)
 
 
-def logits_of(
+def forward(
     model: JanusForConditionalGeneration, ids: torch.Tensor, lengths: torch.Tensor, pictures: torch.Tensor
-) -> torch.Tensor:
-    """The logits of the picture codes, float32 [B, 576, codebook]. Each row is prompt, picture, pads; what follows the
-    picture is never seen by it, so no mask is needed."""
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The logits of the picture codes, float32 [B, 576, codebook], and what a middle layer knew before each,
+    [B, 576, hidden]. Each row is prompt, picture, pads; what follows the picture is never seen by it, so no mask is
+    needed."""
     text = model.model.language_model.embed_tokens(ids)
     image = model.prepare_embeddings_for_image_generation(pictures[:, :-1])
     x = torch.cat([text, torch.zeros_like(image)], 1)
     # where each image token of a row stands
     at = lengths[:, None] + torch.arange(image.shape[1], device=ids.device)
-    x = x.scatter(1, at[:, :, None].expand(-1, -1, x.shape[-1]), image)
-    hidden = model.model.language_model(inputs_embeds=x, use_cache=False).last_hidden_state
-    at = torch.cat([lengths[:, None] - 1, at], 1)
-    hidden = hidden.gather(1, at[:, :, None].expand(-1, -1, hidden.shape[-1]))
-    return model.model.generation_head(hidden).float()
+    x = x.scatter(1, at[:, :, None].expand(-1, -1, x.shape[-1]), image.to(x.dtype))
+    layers = model.model.language_model(inputs_embeds=x, use_cache=False, output_hidden_states=True).hidden_states
+    at = torch.cat([lengths[:, None] - 1, at], 1)[:, :, None].expand(-1, -1, x.shape[-1])
+    return model.model.generation_head(layers[-1].gather(1, at)).float(), layers[foresight.LAYER].gather(1, at)
 
 
 def choices_loss(logits: torch.Tensor, pictures: torch.Tensor) -> torch.Tensor:
@@ -100,10 +105,12 @@ def choices_loss(logits: torch.Tensor, pictures: torch.Tensor) -> torch.Tensor:
     return among_objects + 0.1 * cross_entropy(logits[:, 0], pictures[:, 0])
 
 
-def optimizers(model: JanusForConditionalGeneration, rate: float) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the network, AdamW for embeddings, output layer, norms and biases."""
+def optimizers(
+    model: JanusForConditionalGeneration, head: foresight.Foresight, rate: float
+) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the network, AdamW for embeddings, output layers, norms and biases."""
     inner: list[torch.nn.Parameter] = []
-    outer: list[torch.nn.Parameter] = []
+    outer: list[torch.nn.Parameter] = list(head.parameters())
     parts = (model.model.language_model, model.model.generation_embeddings, model.model.generation_aligner)
     for part in (*parts, model.model.generation_head):
         for name, weight in part.named_parameters():
@@ -111,13 +118,15 @@ def optimizers(model: JanusForConditionalGeneration, rate: float) -> list[torch.
             is_inner = is_inner and part is not model.model.generation_embeddings
             (inner if is_inner else outer).append(weight)
     return [
-        Muon(inner, lr=rate),
+        Muon(inner, lr=rate, weight_decay=0.3),
         torch.optim.AdamW(outer, lr=rate / 8, betas=(0.9, 0.97), weight_decay=0.0),
     ]
 
 
-def train(out: Path, start: Path | None, pictures: int, size: int, rate: float, minutes: float, device: str) -> None:
-    """Train, or go on training, until `pictures` pictures were seen; keep everything in `out`. A training that is not
+def train(
+    out: Path, start: Path | None, total: int, size: int, rate: float, minutes: float, device: str, bfloat16: bool
+) -> None:
+    """Train, or go on training, until `total` pictures were seen; keep everything in `out`. A training that is not
     yet under way there begins with the weights in the folder `start`, or with fresh ones."""
     out.mkdir(parents=True, exist_ok=True)
     tokenizer = build_tokenizer()
@@ -127,13 +136,15 @@ def train(out: Path, start: Path | None, pictures: int, size: int, rate: float, 
     if start:
         model.load_state_dict(JanusForConditionalGeneration.from_pretrained(start, dtype=torch.float32).state_dict())
     model.to(device)
-    steppers = optimizers(model, rate)
+    head = foresight.Foresight(model.config.text_config.hidden_size).to(device)
+    steppers = optimizers(model, head, rate)
     rates = [stepper.param_groups[0]["lr"] for stepper in steppers]
     checkpoint = out / "checkpoint.pt"
     step = 0
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True, map_location=device)
         model.load_state_dict(state["model"])
+        head.load_state_dict(state["foresight"])
         for stepper, saved in zip(steppers, state["optimizers"], strict=True):
             stepper.load_state_dict(saved)
         step = state["step"]
@@ -141,46 +152,47 @@ def train(out: Path, start: Path | None, pictures: int, size: int, rate: float, 
     def keep() -> None:
         state = {
             "model": model.state_dict(),
+            "foresight": head.state_dict(),
             "optimizers": [stepper.state_dict() for stepper in steppers],
             "step": step,
         }
         torch.save(state, checkpoint.with_suffix(".new"))
         checkpoint.with_suffix(".new").replace(checkpoint)
 
-    steps = pictures // size
-    bfloat16 = torch.autocast(device, torch.bfloat16, enabled=device != "cpu")
+    steps = total // size
+    autocast = torch.autocast(device, torch.bfloat16, enabled=bfloat16)
     begun = saved_at = time.monotonic()
-    seen, total, chosen = 0, 0.0, 0.0
+    seen, sums = 0, torch.zeros(3)
     while step < steps:
-        factor = min(1.0, (step + 1) / WARMUP, (steps - step) / (steps * 0.25))
+        factor = min(1.0, (step + 1) / WARMUP, (steps - step) / (steps * DECAY))
         for stepper, flat in zip(steppers, rates, strict=True):
             for group in stepper.param_groups:
                 group["lr"] = flat * factor
-        ids, lengths, targets = (part.to(device) for part in batch(step, size, captions))
-        with bfloat16:
-            logits = logits_of(model, ids, lengths, targets)
-        loss = cross_entropy(logits.flatten(0, 1), targets.flatten())
-        choices = choices_loss(logits, targets)
-        (loss + CHOICES * choices).backward()
+        ids, lengths, pictures, ahead = (part.to(device) for part in batch(step, size, captions))
+        with autocast:
+            logits, middle = forward(model, ids, lengths, pictures)
+        loss = cross_entropy(logits.flatten(0, 1), pictures.flatten())
+        choices = choices_loss(logits, pictures)
+        expected = head.loss(middle, ahead)
+        (loss + CHOICES * choices + AHEAD * factor * expected).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for stepper in steppers:
             stepper.step()
             stepper.zero_grad(set_to_none=True)
         step += 1
         seen += 1
-        total += loss.item()
-        chosen += choices.item()
+        sums += torch.stack([loss.detach(), choices.detach(), expected.detach()]).cpu()
         now = time.monotonic()
         if step % 25 == 0:
             line = {
                 "step": step,
                 "pictures": step * size,
-                "loss": round(total / seen, 4),
-                "choices": round(chosen / seen, 4),
+                **{name: round(float(sum_) / seen, 4) for name, sum_ in zip(LOSSES, sums, strict=True)},
                 "pictures_per_second": round(seen * size / (now - begun), 2),
             }
             print(json.dumps(line), flush=True)
-            seen, total, chosen, begun = 0, 0.0, 0.0, now
+            seen, begun = 0, now
+            sums.zero_()
         if now - saved_at > minutes * 60:
             keep()
             saved_at = now
@@ -193,11 +205,12 @@ def main() -> None:
     parser.add_argument("--start", type=Path, help="a folder of weights to begin with, such as the shipped model's")
     parser.add_argument("--pictures", type=int, default=40_000, help="pictures to see in all")
     parser.add_argument("--batch", type=int, default=8, help="pictures a step")
-    parser.add_argument("--rate", type=float, default=0.02, help="learning rate of the inner matrices")
+    parser.add_argument("--rate", type=float, default=0.015, help="learning rate of the inner matrices")
     parser.add_argument("--minutes", type=float, default=5, help="minutes between checkpoints")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--bfloat16", action="store_true", help="for GPUs and processors that have bfloat16 units")
     given = parser.parse_args()
-    train(given.out, given.start, given.pictures, given.batch, given.rate, given.minutes, given.device)
+    train(given.out, given.start, given.pictures, given.batch, given.rate, given.minutes, given.device, given.bfloat16)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,9 @@ from torch import Tensor
 def attend_slots(q: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
     """Softmax attention of n (row, kv head) pairs, each with G query heads, over S slots.
 
-    q [n, G, D], keys [n, D, S], values [n, S, D] -> output [n, G, D] and the attention row float32 [n, G, S].
-
-    Keys lie transposed because the product with a single query then runs along the slots; on processors that is twice
-    as fast, and a row this short is computed outright, so its scores cost nothing extra.
+    q [n, G, D], keys and values [n, S, D] -> output [n, G, D] and the attention row float32 [n, G, S]. A row this short
+    is computed outright, so its scores cost nothing extra.
     """
-    logits = torch.baddbmm(q.new_empty(1), q, keys, beta=0, alpha=q.shape[-1] ** -0.5)
+    logits = torch.baddbmm(q.new_empty(1), q, keys.mT, beta=0, alpha=q.shape[-1] ** -0.5)
     weights = torch.softmax(logits, -1, dtype=torch.float32)
     return torch.bmm(weights.to(values.dtype), values), weights

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -11,7 +10,9 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from ..errors import UserError
 from ..models.base import Geometry
+from ..models.decoder import split_heads
 from ..policies.base import Keep, Policy, RankingPolicy
+from .pairs import Alike, Order, group_pairs
 from .ranked import RankedSlots, Ranking
 from .slots import Slots
 
@@ -19,11 +20,13 @@ from .slots import Slots
 class PromptCache:
     """Runs prompts of one length through the decoder and keeps their keys and values, [m, T, kv_heads, D] a layer."""
 
-    def __init__(self) -> None:
+    def __init__(self, kv_heads: int) -> None:
+        self.kv_heads = kv_heads
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend(self, layer: int, qkv: Tensor) -> Tensor:
+        q, k, v = split_heads(qkv, self.kv_heads)
         # copies: k and v are views of the fused projection, which would keep the queries alive with them
         self.keys.append(k.clone())
         self.values.append(v.clone())
@@ -32,32 +35,6 @@ class PromptCache:
         if group > 1:
             k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
         return scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2)
-
-
-@dataclass(frozen=True)
-class Alike:
-    """Pairs of one layer that keep alike: the rows with prompts of `prompt` tokens, and these heads of each."""
-
-    keep: Keep
-    prompt: int
-    rows: tuple[int, ...]
-    heads: tuple[int, ...]
-
-
-def group_pairs(policy: Policy, geometry: Geometry, prompts: Sequence[int]) -> Iterator[list[Alike]]:
-    """For each layer, its (row, kv head) pairs grouped by how they keep. `prompts` holds each row's prompt length.
-
-    A row's slots depend on its own prompt alone, never on the batch around it, so a picture is the same in any batch.
-    """
-    of_length = {length: policy.keeps(geometry, length) for length in sorted(set(prompts))}
-    rows_of = {length: tuple(row for row, own in enumerate(prompts) if own == length) for length in of_length}
-    for layer in range(geometry.layers):
-        groups = []
-        for length, keeps in of_length.items():
-            for keep in sorted(set(keeps[layer]), key=lambda keep: (keep.slots, keep.role)):
-                heads = tuple(head for head, own in enumerate(keeps[layer]) if own == keep)
-                groups.append(Alike(keep, length, rows_of[length], heads))
-        yield groups
 
 
 class SlotCache:
@@ -72,21 +49,22 @@ class SlotCache:
         device: torch.device | str,
     ) -> None:
         """prompts: the prompt length of each row, begin-of-image token included."""
-        self.kv_heads = geometry.kv_heads
         self.groups = list(group_pairs(policy, geometry, prompts))
         ranking = None
         if isinstance(policy, RankingPolicy):
             ranking = Ranking(policy, policy.steps_between(geometry), policy.fade(geometry), geometry.columns)
 
         def slots_for(group: Alike) -> Slots:
-            pairs = torch.tensor(group.rows)[:, None] * self.kv_heads + torch.tensor(group.heads)
-            size = (pairs.flatten().to(device), group.keep, geometry.head_dim, dtype, device)
+            size = (len(group.rows) * len(group.heads), group.keep, geometry.head_dim, dtype, device)
             if ranking is None or not group.keep.ranked:
                 return Slots(*size)
             check_refresh_fits(group.keep, ranking.refresh, geometry.cached_tokens(group.prompt))
             return RankedSlots(ranking, *size)
 
         self.layers = [[slots_for(group) for group in groups] for groups in self.groups]
+        # layers whose heads are grouped alike share one order
+        orders = {tuple(groups): Order(groups, geometry, device) for groups in self.groups}
+        self.orders = [orders[tuple(groups)] for groups in self.groups]
 
     def fill(self, length: int, prompts: PromptCache, prompt_of_row: dict[int, int]) -> None:
         """Give the rows with prompts of `length` tokens their prompt's keys and values.
@@ -102,20 +80,17 @@ class SlotCache:
                     values = prompts.values[layer].transpose(1, 2)[which, heads].flatten(0, 1)
                     slots.fill(keys, values)
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """One token of every row: q [B, 1, heads, D], k and v [B, 1, kv_heads, D] -> [B, 1, heads, D]."""
-        batch, _, heads, dim = q.shape
-        pairs = batch * self.kv_heads
-        q, k, v = q.reshape(pairs, -1, dim), k.reshape(pairs, dim), v.reshape(pairs, dim)
-        parts = self.layers[layer]
-        if len(parts) == 1:  # all pairs, in order
-            output = parts[0].attend(q, k, v)
-        else:
-            output = torch.empty_like(q)
-            for slots in parts:
-                own = slots.pairs
-                output.index_copy_(0, own, slots.attend(q[own], k[own], v[own]))
-        return output.view(batch, 1, heads, dim)
+    def attend(self, layer: int, qkv: Tensor) -> Tensor:
+        """One token of every row: [B, 1, heads + 2 * kv_heads, D] -> [B, 1, heads, D]."""
+        order, parts = self.orders[layer], self.layers[layer]
+        q, kv = order.gather(qkv)
+        if len(parts) == 1:
+            return order.scatter(parts[0].attend(q, kv))
+        outputs = [
+            slots.attend(own_q, own_kv)
+            for slots, own_q, own_kv in zip(parts, q.split(order.sizes), kv.split(order.sizes, 1), strict=True)
+        ]
+        return order.scatter(torch.cat(outputs))
 
     def skip(self, tokens: int) -> None:
         """Act as if so many more tokens had come; for planning the last step without the ones before it."""
@@ -125,7 +100,7 @@ class SlotCache:
 
     def free(self) -> None:
         """Give back all slots, even while a traceback still holds the cache."""
-        self.layers = []
+        self.layers, self.orders = [], []
 
     @property
     def kv_bytes(self) -> int:
@@ -134,8 +109,9 @@ class SlotCache:
 
     @property
     def bookkeeping_bytes(self) -> int:
-        """Bytes of positions, attention scores and pair lists."""
-        return sum(slots.bookkeeping_bytes for layer in self.layers for slots in layer)
+        """Bytes of positions, attention scores and orders."""
+        orders = sum(order.nbytes for order in set(self.orders))
+        return orders + sum(slots.bookkeeping_bytes for layer in self.layers for slots in layer)
 
 
 def check_refresh_fits(keep: Keep, refresh: int, whole: int) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..policies.base import RankingPolicy, View
+from ..policies.base import Keep, RankingPolicy, View
 from .slots import Slots
+
+LEAST_FADE = 2.0**-20  # a millionth: what fades faster is gone after a step all the same
+LARGEST_UNIT = 2.0**40
 
 
 @dataclass(frozen=True)
@@ -29,45 +31,63 @@ class RankedSlots(Slots):
     more slots than one at each step; it only chooses who leaves a row ahead.
     """
 
-    def __init__(self, ranking: Ranking, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        ranking: Ranking,
+        count: int,
+        keep: Keep,
+        head_dim: int,
+        dtype: torch.dtype,
+        device: torch.device | str,
+    ) -> None:
+        super().__init__(count, keep, head_dim, dtype, device)
         self.ranking = ranking
-        count, _, size = self.keys.shape
-        device = self.keys.device
-        self.position = torch.arange(size, dtype=torch.int32, device=device).repeat(count, 1)
-        self.score = torch.zeros(count, size, dtype=torch.float32, device=device)
+        self.position = torch.arange(keep.slots, dtype=torch.int32, device=device).repeat(count, 1)
+        # Fading every score at each step would write all of them. Instead they are kept in a unit that grows.
+        self.score = torch.zeros(count, keep.slots, dtype=torch.float32, device=device)
+        self.unit = 1.0
+        self.growth = 1 / max(ranking.fade, LEAST_FADE)
         self.leaving = torch.empty(ranking.refresh, count, dtype=torch.int64, device=device)  # slots, in this order
         self.chosen = 0  # how many the last ranking chose; none before the first
         self.taken = 0  # how many of these have been overwritten
 
     @property
     def bookkeeping_bytes(self) -> int:
-        return super().bookkeeping_bytes + self.position.nbytes + self.score.nbytes + self.leaving.nbytes
+        return self.position.nbytes + self.score.nbytes + self.leaving.nbytes
 
     def fill(self, keys: Tensor, values: Tensor) -> None:
         super().fill(keys, values)
         self.position[:, : self.held] = super().positions()
 
-    def write(self, k: Tensor, v: Tensor) -> None:
+    def write(self, kv: Tensor) -> None:
         """Store the newest token in the next free slot, or else in that of the next token to leave."""
         if self.stored < self.keep.slots:
-            super().write(k, v)
+            super().write(kv)
             return
         if self.taken == self.chosen:
             self.rank()
-        slots = self.leaving[self.taken]
+        slots = self.leaving[self.taken][:, None]
         self.taken += 1
-        index = slots[:, None, None]
-        self.keys.scatter_(2, index.expand(-1, k.shape[1], 1), k[:, :, None])
-        self.values.scatter_(1, index.expand(-1, 1, v.shape[1]), v[:, None])
-        self.score.scatter_(1, slots[:, None], 0.0)
+        self.kv.scatter_(2, slots[:, :, None].expand_as(kv[:, :, None]), kv[:, :, None])
+        self.score.scatter_(1, slots, 0.0)
 
     def observe(self, weights: Tensor) -> None:
-        self.score.mul_(self.ranking.fade)[:, : self.held].add_(weights.sum(1))
+        if self.unit > LARGEST_UNIT:
+            self.settle()
+        self.unit *= self.growth
+        received = weights.sum(1) if weights.shape[1] > 1 else weights[:, 0]
+        self.score[:, : received.shape[1]].add_(received, alpha=self.unit)
+
+    def settle(self) -> None:
+        """Bring the scores back to a unit of 1."""
+        if self.unit != 1:
+            self.score.div_(self.unit)
+            self.unit = 1.0
 
     def rank(self) -> None:
         """Choose whose slots the next tokens take; of tokens ranked alike the older leaves first."""
         self.note_positions()
+        self.settle()
         view = View(self.position, self.score, self.stored - 1, self.ranking.columns, self.keep.role)
         priority = self.ranking.policy.priority(view).masked_fill(self.position < self.keep.pinned, torch.inf)
         # One integer a slot that sorts like (priority, position). The bits of a float sort like the float itself, but
@@ -81,7 +101,7 @@ class RankedSlots(Slots):
     def note_positions(self) -> None:
         """Enter the tokens stored since the last ranking into `position`."""
         if self.taken:
-            came = torch.arange(self.stored - self.taken, self.stored, dtype=torch.int32, device=self.keys.device)
+            came = torch.arange(self.stored - self.taken, self.stored, dtype=torch.int32, device=self.kv.device)
             self.position.scatter_(1, self.leaving[: self.taken].T, came.expand(len(self.position), -1))
 
     def positions(self) -> Tensor:

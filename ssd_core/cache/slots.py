@@ -12,23 +12,16 @@ from .attention import attend_slots
 class Slots:
     """The slots of n (row, kv head) pairs of one layer; when they are full, the oldest token that is not pinned leaves.
 
-    keys [n, D, S], values [n, S, D]; keys are stored after RoPE, so a slot is overwritten in place and nothing ever
-    moves. The pairs' rows have prompts of one length, so all pairs always hold equally many tokens: the filled slots
-    are a prefix, and no mask is needed.
+    kv [2, n, S, D] holds keys and values, so that one write stores both. Keys are stored after RoPE, so a slot is
+    overwritten in place and nothing ever moves. The pairs' rows have prompts of one length, so all pairs always hold
+    equally many tokens: the filled slots are a prefix, and no mask is needed.
     """
 
-    def __init__(
-        self,
-        pairs: Tensor,
-        keep: Keep,
-        head_dim: int,
-        dtype: torch.dtype,
-        device: torch.device | str,
-    ) -> None:
-        """pairs: int64 [n], row * kv_heads + head of each pair."""
-        self.pairs, self.keep = pairs, keep
-        self.keys = torch.empty(len(pairs), head_dim, keep.slots, dtype=dtype, device=device)
-        self.values = torch.empty(len(pairs), keep.slots, head_dim, dtype=dtype, device=device)
+    def __init__(self, count: int, keep: Keep, head_dim: int, dtype: torch.dtype, device: torch.device | str) -> None:
+        """count: n, the number of pairs."""
+        self.keep = keep
+        self.kv = torch.empty(2, count, keep.slots, head_dim, dtype=dtype, device=device)
+        self.keys, self.values = self.kv
         self.stored = 0  # tokens that have come so far
 
     @property
@@ -38,11 +31,11 @@ class Slots:
 
     @property
     def kv_bytes(self) -> int:
-        return self.keys.nbytes + self.values.nbytes
+        return self.kv.nbytes
 
     @property
     def bookkeeping_bytes(self) -> int:
-        return self.pairs.nbytes
+        return 0
 
     def fill(self, keys: Tensor, values: Tensor) -> None:
         """Store a prompt's tokens [n, T, D]; of a prompt longer than the slots, the pinned ones and the newest."""
@@ -51,24 +44,26 @@ class Slots:
         if tokens > size:
             kept = torch.cat([kept[:pinned], kept[tokens - (size - pinned) :]])
         slots = torch.where(kept < size, kept, pinned + (kept - pinned) % max(size - pinned, 1))
-        self.keys[:, :, slots] = keys[:, kept].transpose(1, 2)
+        self.keys[:, slots] = keys[:, kept]
         self.values[:, slots] = values[:, kept]
         self.stored = tokens
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Store the newest token, k and v [n, D], then answer its queries q [n, G, D] -> [n, G, D]."""
-        self.write(k, v)
+    def attend(self, q: Tensor, kv: Tensor) -> Tensor:
+        """Store the newest token, kv [2, n, D], then answer its queries q [n, G, D] -> [n, G, D]."""
+        self.write(kv)
         self.stored += 1
-        output, weights = attend_slots(q, self.keys[:, :, : self.held], self.values[:, : self.held])
+        keys, values = self.keys, self.values
+        if self.stored < self.keep.slots:
+            keys, values = keys[:, : self.stored], values[:, : self.stored]
+        output, weights = attend_slots(q, keys, values)
         self.observe(weights)
         return output
 
-    def write(self, k: Tensor, v: Tensor) -> None:
+    def write(self, kv: Tensor) -> None:
         """Store the newest token in the next free slot, or else in the oldest token's."""
         size, pinned = self.keep.slots, self.keep.pinned
         slot = self.stored if self.stored < size else pinned + (self.stored - pinned) % (size - pinned)
-        self.keys.select(2, slot).copy_(k)
-        self.values.select(1, slot).copy_(v)
+        self.kv.select(2, slot).copy_(kv)
 
     def observe(self, weights: Tensor) -> None:
         """Look at the newest attention row, float32 [n, G, held]. The oldest leave whatever it says."""
@@ -76,7 +71,7 @@ class Slots:
     def positions(self) -> Tensor:
         """int32 [n, held]: the position each filled slot's token came from."""
         pinned = self.keep.pinned
-        slot = torch.arange(self.held, dtype=torch.int32, device=self.keys.device)
+        slot = torch.arange(self.held, dtype=torch.int32, device=self.kv.device)
         if self.stored > self.keep.slots:
             age = (self.stored - 1 - slot) % (self.keep.slots - pinned)
             slot = slot.where(slot < pinned, self.stored - 1 - age)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..models.base import Geometry, ImageModel
+from ..models.decoder import split_heads
 from ..sampling import Sampling
 from .headmap import HeadMap
 
@@ -106,7 +107,8 @@ class ShareMeter:
         self.geometry, self.prompt, self.neighbourhood = geometry, prompt, neighbourhood
         self.total = torch.zeros(geometry.layers, geometry.heads, device=device)
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend(self, layer: int, qkv: Tensor) -> Tensor:
+        q, k, v = split_heads(qkv, self.geometry.kv_heads)
         _, tokens, heads, dim = q.shape
         group = heads // k.shape[2]
         # [B, T, heads or kv_heads, D] -> float32 [B, heads, T, D]

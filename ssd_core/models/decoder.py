@@ -27,9 +27,15 @@ class DecoderShape:
 class Attend(Protocol):
     """What a cache does for the decoder: remember the new keys and values, and answer the queries."""
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """q [B, T, heads, D], k and v [B, T, kv_heads, D], both after RoPE -> [B, T, heads, D]."""
+    def attend(self, layer: int, qkv: Tensor) -> Tensor:
+        """Queries, keys and values side by side, [B, T, heads + 2 * kv_heads, D], the former two after RoPE
+        -> [B, T, heads, D]."""
         ...
+
+
+def split_heads(qkv: Tensor, kv_heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    """What `Attend` gets, as views: q [B, T, heads, D], k and v [B, T, kv_heads, D]."""
+    return qkv.split([qkv.shape[2] - 2 * kv_heads, kv_heads, kv_heads], 2)
 
 
 class Rope(nn.Module):
@@ -60,9 +66,10 @@ class Rope(nn.Module):
         return self.cos[positions].unsqueeze(2), self.sin[positions].unsqueeze(2)
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn queries or keys [B, T, heads, D] to their positions."""
-    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> None:
+    """Turn queries or keys [B, T, heads, D] to their positions, in place."""
+    rolled = x.roll(x.shape[-1] // 2, -1)
+    x.mul_(cos).addcmul_(rolled, sin)
 
 
 class Layer(nn.Module):
@@ -83,9 +90,8 @@ class Layer(nn.Module):
         """x [B * T, hidden], cos and sin [B, T, 1, D] -> [B * T, hidden]."""
         heads, kv_heads, dim = self.shape.heads, self.shape.kv_heads, self.shape.head_dim
         qkv = self.qkv(self.attention_norm(x)).view(*cos.shape[:2], heads + 2 * kv_heads, dim)
-        qk, v = qkv.split([heads + kv_heads, kv_heads], 2)
-        q, k = rotate(qk, cos, sin).split([heads, kv_heads], 2)
-        x = x + self.out(cache.attend(self.index, q, k, v).reshape(len(x), heads * dim))
+        rotate(qkv[:, :, : heads + kv_heads], cos, sin)
+        x = x + self.out(cache.attend(self.index, qkv).reshape(len(x), heads * dim))
         gate, up = self.gate_up(self.mlp_norm(x)).chunk(2, -1)
         return x + self.down(silu(gate) * up)
 

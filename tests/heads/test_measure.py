@@ -12,6 +12,7 @@ from ssd_core import UserError, generate
 from ssd_core.heads import measure, shares
 from ssd_core.heads.measure import ShareMeter, outside
 from ssd_core.models.base import Geometry, ImageModel
+from ssd_core.models.decoder import split_heads
 from ssd_core.policies import SSD
 from tests.tiny import tiny
 
@@ -25,9 +26,11 @@ class WholeMatrix:
 
     def __init__(self, model: ImageModel, prompt: int, neighbourhood: int) -> None:
         self.prompt, self.neighbourhood = prompt, neighbourhood
+        self.kv_heads = model.geometry.kv_heads
         self.share = torch.zeros(model.geometry.layers, model.geometry.heads)
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend(self, layer: int, qkv: Tensor) -> Tensor:
+        q, k, v = split_heads(qkv, self.kv_heads)
         tokens, heads, dim = q.shape[1:]
         output = torch.empty_like(q)
         for head in range(heads):
@@ -77,7 +80,7 @@ def test_shares_are_exact_where_the_prompt_takes_nearly_all_attention() -> None:
     q[..., 0] = 2**0.5
     k[:, :2, :, 0] = 200
     meter = ShareMeter(geometry, prompt=2, neighbourhood=6, device="cpu")
-    meter.attend(0, q, k, k)
+    meter.attend(0, torch.cat([q, k, k], 2))
     even = [(image + 1 - 6) / (image + 1) for image in range(6, 15)]
     assert meter.shares().item() == pytest.approx(sum(even) / len(even), abs=1e-6)
 

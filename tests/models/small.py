@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 from transformers import JanusConfig, JanusForConditionalGeneration, PreTrainedTokenizerFast
 
+from ssd_core.cache.cache import PromptCache
 from ssd_core.models.checkpoint import save_single_file
 from ssd_core.models.checkpoint.names import official
 from ssd_core.models.janus import Janus
@@ -195,17 +195,9 @@ LAYOUTS = (
 )
 
 
-class Causal:
-    """Causal attention over the tokens of one call, none of them remembered."""
-
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-        return scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True).transpose(1, 2)
-
-
 @torch.inference_mode()
 def hidden_states(model: Janus, x: Tensor) -> Tensor:
     """x [B, T, hidden], the whole sequence -> the decoder's output [B, T, hidden]."""
     positions = torch.arange(x.shape[1], device=model.device).expand(len(x), -1)
     model.decoder.rope.reserve(x.shape[1], model.device, model.dtype)
-    return model.decoder(x, positions, Causal())
+    return model.decoder(x, positions, PromptCache(model.geometry.kv_heads))

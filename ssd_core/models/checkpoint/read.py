@@ -49,12 +49,25 @@ def allocate(model: Janus, device: torch.device, text_on_cpu: bool) -> None:
     try:
         for name, part in model.named_children():
             part.to_empty(device="cpu" if text_on_cpu and name == "text" else device)
+        if device.type == "cpu" and model.dtype == torch.float32:
+            for part in (model.decoder, model.head):
+                lie_by_inputs(part)
     except torch.OutOfMemoryError as error:
         size = sum(tensor.nbytes for tensor in model.state_dict().values()) / 2**30
         raise UserError(
             f"{model.name} takes {size:.1f} GiB for its weights, more than {device} has free; close what else uses it, "
             "take a smaller model or device='cpu'."
         ) from error
+
+
+def lie_by_inputs(part: nn.Module) -> None:
+    """Let an empty part's matrices lie in memory input by input, where torch has them output by output.
+
+    Products of few rows in float32 on the processor are up to twice as fast this way (in bfloat16 they are slower).
+    """
+    for module in part.modules():
+        if isinstance(module, nn.Linear):
+            module.weight.data = torch.empty_like(module.weight.data.mT, memory_format=torch.contiguous_format).mT
 
 
 def fill(plan: Plan) -> None:

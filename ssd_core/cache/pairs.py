@@ -1,0 +1,73 @@
+"""Which (row, kv head) pairs keep alike, and the order in which a step's tensors are brought for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..models.base import Geometry
+from ..policies.base import Keep, Policy
+
+
+@dataclass(frozen=True)
+class Alike:
+    """Pairs of one layer that keep alike: the rows with prompts of `prompt` tokens, and these heads of each."""
+
+    keep: Keep
+    prompt: int
+    rows: tuple[int, ...]
+    heads: tuple[int, ...]
+
+
+def group_pairs(policy: Policy, geometry: Geometry, prompts: Sequence[int]) -> Iterator[list[Alike]]:
+    """For each layer, its (row, kv head) pairs grouped by how they keep. `prompts` holds each row's prompt length.
+
+    A row's slots depend on its own prompt alone, never on the batch around it, so a picture is the same in any batch.
+    """
+    of_length = {length: policy.keeps(geometry, length) for length in sorted(set(prompts))}
+    rows_of = {length: tuple(row for row, own in enumerate(prompts) if own == length) for length in of_length}
+    for layer in range(geometry.layers):
+        groups = []
+        for length, keeps in of_length.items():
+            for keep in sorted(set(keeps[layer]), key=lambda keep: (keep.slots, keep.role)):
+                heads = tuple(head for head, own in enumerate(keeps[layer]) if own == keep)
+                groups.append(Alike(keep, length, rows_of[length], heads))
+        yield groups
+
+
+class Order:
+    """The order in which a layer's pairs stand in its slots: group by group. One gather brings a step's queries, keys
+    and values into it, and one brings the answers back."""
+
+    def __init__(self, groups: Sequence[Alike], geometry: Geometry, device: torch.device | str) -> None:
+        heads, kv_heads = geometry.heads, geometry.kv_heads
+        self.sizes = [len(group.rows) * len(group.heads) for group in groups]
+        each = [torch.cartesian_prod(torch.tensor(group.rows), torch.tensor(group.heads)) for group in groups]
+        row, head = torch.cat(each).T
+        first = row * (heads + 2 * kv_heads)  # each row's first query
+        group = torch.arange(heads // kv_heads)
+        q = first[:, None] + head[:, None] * len(group) + group
+        k = first + heads + head
+        self.there = torch.cat([q.flatten(), k, k + kv_heads]).to(device)
+        # one group alone is in order already
+        self.back = (row * kv_heads + head).argsort().to(device) if len(groups) > 1 else None
+        self.shape = (-1, 1, heads, geometry.head_dim)
+
+    @property
+    def nbytes(self) -> int:
+        return self.there.nbytes + (0 if self.back is None else self.back.nbytes)
+
+    def gather(self, qkv: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, 1, heads + 2 * kv_heads, D] -> q [n, G, D] and kv [2, n, D] of the layer's n pairs."""
+        count, dim = sum(self.sizes), qkv.shape[-1]
+        flat = qkv.view(-1, dim).index_select(0, self.there)
+        return flat[: -2 * count].view(count, -1, dim), flat[-2 * count :].view(2, count, dim)
+
+    def scatter(self, output: Tensor) -> Tensor:
+        """[n, G, D] -> [B, 1, heads, D]."""
+        if self.back is not None:
+            output = output.index_select(0, self.back)
+        return output.view(self.shape)

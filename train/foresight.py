@@ -1,0 +1,56 @@
+"""What lies ahead in the picture, asked of the model at every token while it trains.
+
+A caption rules a handful of a picture's 576 tokens, too few to teach a small model to read. So a linear head, thrown
+away after training, must tell from a middle layer what object begins next: shape, colour and quadrant, how many are
+still to begin, and the background. It makes every image token look into the caption; the layers above use what it
+found.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from ssd_core.evaluate.scenes import BACKGROUNDS, COLOURS, GRID, NUMBERS, SHAPES, Scene
+
+LAYER = 4  # how many of the layers the head sees
+NOTHING = 0  # the class of shape, colour and quadrant where no object is left to begin
+CLASSES = (1 + len(SHAPES), 1 + len(COLOURS), 1 + 4, 1 + max(NUMBERS.values()), len(BACKGROUNDS))
+
+
+def targets(scene: Scene, codes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The classes of what is ahead at each token of a scene's codes [24, 24], itself included: int64 [576, 5]."""
+    ahead = np.full((GRID * GRID, len(CLASSES)), NOTHING)
+    ahead[:, -1] = list(BACKGROUNDS).index(scene.background)
+    begins = []
+    for thing in scene.things:
+        own = codes[thing.top : thing.top + thing.size, thing.left : thing.left + thing.size] >= len(BACKGROUNDS)
+        row, column = divmod(int(own.argmax()), thing.size)
+        quadrant = 2 * (thing.top >= GRID // 2) + (thing.left >= GRID // 2)
+        what = (1 + SHAPES.index(thing.shape), 1 + list(COLOURS).index(thing.colour), 1 + quadrant)
+        begins.append(((thing.top + row) * GRID + thing.left + column, what))
+    for begin, what in sorted(begins, reverse=True):
+        ahead[: begin + 1, :3] = what
+        ahead[: begin + 1, 3] += 1
+    return ahead
+
+
+class Foresight(nn.Module):
+    """The head: hidden states [..., hidden] of the middle layer to the logits of all classes."""
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(hidden)
+        self.out = nn.Linear(hidden, sum(CLASSES))
+
+    def loss(self, hidden: Tensor, ahead: Tensor) -> Tensor:
+        """Mean cross-entropy of the five questions: hidden [B, 576, hidden], classes int64 [B, 576, 5]."""
+        answers = self.out(self.norm(hidden.float())).split(CLASSES, -1)
+        each = [
+            cross_entropy(answer.flatten(0, 1), ahead[..., question].flatten())
+            for question, answer in enumerate(answers)
+        ]
+        return torch.stack(each).mean()
