@@ -2,7 +2,8 @@
 
     python bench/speed.py --batches 1 8 --json bench/results/speed.json
 
-Every rival draws the same prompts in turn, `--repeats` times round; the table gives medians. `moved` is what one step
+Every rival draws the same prompts in turn, `--repeats` times round; the table gives medians. A batch is pictures of one
+prompt; with `--mixed` its prompts differ, also in length, and slots fall into more and smaller groups. `moved` is what one step
 must read (weights of the decoder and the image head, keys and values held) over the step's time; `of copy` sets it
 against the bandwidth of a plain copy on the same machine in the same run.
 """
@@ -108,7 +109,9 @@ def theirs(path: str, model: ImageModel, prompts: list[str]) -> tuple[Callable[[
     return run, full_bytes(model.geometry, [held - model.geometry.tokens + 1] * (2 * len(ids)), model.dtype)
 
 
-def measure(path: str, batches: list[int], repeats: int, device: str, dtype: str) -> tuple[list[Row], float]:
+def measure(
+    path: str, batches: list[int], mixed: bool, repeats: int, device: str, dtype: str
+) -> tuple[list[Row], float]:
     """All rivals at all batches, and the bandwidth of a copy in bytes a second."""
     model = ssd_core.load(path, device=device, dtype=dtype)
     folder = str(find(path))
@@ -117,7 +120,7 @@ def measure(path: str, batches: list[int], repeats: int, device: str, dtype: str
     read = module_bytes(model.decoder) + module_bytes(model.head)
     table = []
     for batch in batches:
-        prompts = [PROMPTS[k % len(PROMPTS)] for k in range(batch)]
+        prompts = [PROMPTS[k % len(PROMPTS) if mixed else 0] for k in range(batch)]
         rivals = {
             "transformers generate": theirs(folder, model, prompts),
             "full": ours(model, ssd_core.Full(), prompts),
@@ -151,12 +154,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="janus-shapes", help="a name or folder in transformers' layout")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--mixed", action="store_true", help="a batch of different prompts, not pictures of one")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--json", type=Path, help="where to write machine, versions and rows")
     given = parser.parse_args()
-    rows, copy = measure(given.model, given.batches, given.repeats, given.device, given.dtype)
+    rows, copy = measure(given.model, given.batches, given.mixed, given.repeats, given.device, given.dtype)
     against = {row.batch: row.tokens_per_second for row in rows if row.rival.startswith("transformers")}
     table = Table(
         "batch", "rival", "tokens/s", "x transformers", "ms/step", "cache MB", "moved GB/s", "of copy", "spread"

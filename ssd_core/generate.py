@@ -17,7 +17,7 @@ from .memory import Memory, plan_rows
 from .models.base import ImageModel
 from .policies import Full, Policy
 from .sampling import Sampling, streams
-from .step import prefill, step
+from .step import image_embedder, prefill, step
 
 Prompt = str | Sequence[int]
 OnRow = Callable[[int, Tensor, Memory], object]
@@ -147,6 +147,7 @@ def draw_tokens(
     geometry, device = model.geometry, model.device
     columns = geometry.columns
     uniform = streams(seeds, geometry.tokens).T.contiguous().to(device)
+    embed_image = image_embedder(model)
     tokens = torch.full((len(seeds), geometry.tokens), UNDRAWN, dtype=torch.int64, device=device)
     positions = torch.tensor([[len(ids) - 1] for ids in rows], device=device)
     x = model.embed_text(torch.tensor([ids[-1:] for ids in rows]))[:, 0]
@@ -155,7 +156,7 @@ def draw_tokens(
         tokens[:, at] = token
         if (at + 1) % columns == 0 and on_row and on_row(at // columns, tokens[:, : at + 1], memory):
             break
-        x = model.embed_image(token)
+        x = embed_image(token)
         x = torch.cat([x, x]) if sampling.guided else x
         positions += 1
     return tokens

@@ -20,7 +20,7 @@ from .errors import UserError
 from .models.base import Geometry, ImageModel
 from .policies import Full, Policy
 from .sampling import Sampling
-from .step import prefill, step
+from .step import image_embedder, prefill, step
 
 
 @dataclass(frozen=True)
@@ -139,11 +139,12 @@ def plan_rows(model: ImageModel, policy: Policy, rows: Sequence[Sequence[int]], 
         prefill_bytes = counter.peak - counter.live
         cache.skip(geometry.tokens - 1)  # to the last step, which is the widest
         before = counter.peak = counter.live
+        embed_image = image_embedder(skeleton)
         x = torch.empty(len(rows), model.decoder.shape.hidden, dtype=model.dtype, device="meta")
         logits = step(skeleton, cache, x, torch.zeros(len(rows), 1, dtype=torch.int64, device="meta"))
-        sampling.next_tokens(logits, torch.empty(images, device="meta"))
+        embed_image(sampling.next_tokens(logits, torch.empty(images, device="meta")))
         step_bytes = counter.peak - before
-        del cache, x, logits
+        del cache, x, logits, embed_image
         before = counter.peak = counter.live
         skeleton.decode_image(torch.zeros(1, geometry.tokens, dtype=torch.int64, device="meta"))
         a_picture = counter.peak - before

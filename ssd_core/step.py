@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -30,6 +31,19 @@ def prefill(model: ImageModel, policy: Policy, rows: Sequence[Sequence[int]]) ->
         model.decoder(embedded, positions, prompts)
         cache.fill(length, prompts, {row: places[tuple(ids)] for row, ids in enumerate(rows) if len(ids) == length})
     return cache
+
+
+def image_embedder(model: ImageModel) -> Callable[[Tensor], Tensor]:
+    """What turns drawn tokens, int64 [n], into the next step's input, [n, hidden].
+
+    Where there are no more codes than a picture has tokens, all are embedded once and looked up: that is no more work
+    than one picture makes. Janus-Pro has 16384 codes, and their table would take as much memory as a small cache.
+    """
+    geometry = model.geometry
+    if geometry.codebook > geometry.tokens:
+        return model.embed_image
+    table = model.embed_image(torch.arange(geometry.codebook, device=model.device))
+    return partial(torch.index_select, table, 0)
 
 
 def step(model: ImageModel, cache: SlotCache, x: Tensor, positions: Tensor) -> Tensor:

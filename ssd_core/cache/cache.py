@@ -82,15 +82,9 @@ class SlotCache:
 
     def attend(self, layer: int, qkv: Tensor) -> Tensor:
         """One token of every row: [B, 1, heads + 2 * kv_heads, D] -> [B, 1, heads, D]."""
-        order, parts = self.orders[layer], self.layers[layer]
-        q, kv = order.gather(qkv)
-        if len(parts) == 1:
-            return order.scatter(parts[0].attend(q, kv))
-        outputs = [
-            slots.attend(own_q, own_kv)
-            for slots, own_q, own_kv in zip(parts, q.split(order.sizes), kv.split(order.sizes, 1), strict=True)
-        ]
-        return order.scatter(torch.cat(outputs))
+        order = self.orders[layer]
+        groups = zip(self.layers[layer], order.gather(qkv), strict=True)
+        return order.scatter([slots.attend(q, kv) for slots, (q, kv) in groups])
 
     def skip(self, tokens: int) -> None:
         """Act as if so many more tokens had come; for planning the last step without the ones before it."""

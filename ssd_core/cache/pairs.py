@@ -43,31 +43,32 @@ class Order:
     and values into it, and one brings the answers back."""
 
     def __init__(self, groups: Sequence[Alike], geometry: Geometry, device: torch.device | str) -> None:
-        heads, kv_heads = geometry.heads, geometry.kv_heads
-        self.sizes = [len(group.rows) * len(group.heads) for group in groups]
-        each = [torch.cartesian_prod(torch.tensor(group.rows), torch.tensor(group.heads)) for group in groups]
-        row, head = torch.cat(each).T
-        first = row * (heads + 2 * kv_heads)  # each row's first query
-        group = torch.arange(heads // kv_heads)
-        q = first[:, None] + head[:, None] * len(group) + group
-        k = first + heads + head
-        self.there = torch.cat([q.flatten(), k, k + kv_heads]).to(device)
+        heads, kv_heads, dim = geometry.heads, geometry.kv_heads, geometry.head_dim
+        shared = torch.arange(heads // kv_heads)  # the query heads of a key-value head
+        there, pairs = [], []
+        for group in groups:
+            row, head = torch.cartesian_prod(torch.tensor(group.rows), torch.tensor(group.heads)).T
+            first = row * (heads + 2 * kv_heads)  # each row's first query
+            q = first[:, None] + head[:, None] * len(shared) + shared
+            k = first + heads + head
+            there += [q.flatten(), k, k + kv_heads]
+            pairs.append(row * kv_heads + head)
+        self.there = torch.cat(there).to(device)
         # one group alone is in order already
-        self.back = (row * kv_heads + head).argsort().to(device) if len(groups) > 1 else None
-        self.shape = (-1, 1, heads, geometry.head_dim)
+        self.back = torch.cat(pairs).argsort().to(device) if len(groups) > 1 else None
+        self.sizes = [size for own in pairs for size in (len(own) * len(shared), 2 * len(own))]
+        self.q_shape, self.kv_shape, self.shape = (-1, len(shared), dim), (2, -1, dim), (-1, 1, heads, dim)
 
     @property
     def nbytes(self) -> int:
         return self.there.nbytes + (0 if self.back is None else self.back.nbytes)
 
-    def gather(self, qkv: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, 1, heads + 2 * kv_heads, D] -> q [n, G, D] and kv [2, n, D] of the layer's n pairs."""
-        count, dim = sum(self.sizes), qkv.shape[-1]
-        flat = qkv.view(-1, dim).index_select(0, self.there)
-        return flat[: -2 * count].view(count, -1, dim), flat[-2 * count :].view(2, count, dim)
+    def gather(self, qkv: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """[B, 1, heads + 2 * kv_heads, D] -> q [n, G, D] and kv [2, n, D], contiguous, of each group's n pairs."""
+        parts = qkv.view(-1, qkv.shape[-1]).index_select(0, self.there).split(self.sizes)
+        return [(q.view(self.q_shape), kv.view(self.kv_shape)) for q, kv in zip(parts[::2], parts[1::2], strict=True)]
 
-    def scatter(self, output: Tensor) -> Tensor:
-        """[n, G, D] -> [B, 1, heads, D]."""
-        if self.back is not None:
-            output = output.index_select(0, self.back)
+    def scatter(self, outputs: Sequence[Tensor]) -> Tensor:
+        """[n, G, D] of each group -> [B, 1, heads, D]."""
+        output = outputs[0] if self.back is None else torch.cat(list(outputs)).index_select(0, self.back)
         return output.view(self.shape)

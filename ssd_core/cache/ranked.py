@@ -47,13 +47,15 @@ class RankedSlots(Slots):
         self.score = torch.zeros(count, keep.slots, dtype=torch.float32, device=device)
         self.unit = 1.0
         self.growth = 1 / max(ranking.fade, LEAST_FADE)
-        self.leaving = torch.empty(ranking.refresh, count, dtype=torch.int64, device=device)  # slots, in this order
+        # who leaves, one after the other: rows of kv as [2 * n * S, D], all keys' first
+        self.leaving = torch.empty(ranking.refresh, 2 * count, dtype=torch.int64, device=device)
+        self.first = torch.arange(2 * count, device=device) * keep.slots  # each pair's first row
         self.chosen = 0  # how many the last ranking chose; none before the first
         self.taken = 0  # how many of these have been overwritten
 
     @property
     def bookkeeping_bytes(self) -> int:
-        return self.position.nbytes + self.score.nbytes + self.leaving.nbytes
+        return sum(part.nbytes for part in (self.position, self.score, self.leaving, self.first))
 
     def fill(self, keys: Tensor, values: Tensor) -> None:
         super().fill(keys, values)
@@ -66,10 +68,11 @@ class RankedSlots(Slots):
             return
         if self.taken == self.chosen:
             self.rank()
-        slots = self.leaving[self.taken][:, None]
+        rows = self.leaving[self.taken]
         self.taken += 1
-        self.kv.scatter_(2, slots[:, :, None].expand_as(kv[:, :, None]), kv[:, :, None])
-        self.score.scatter_(1, slots, 0.0)
+        dim = kv.shape[-1]
+        self.kv.view(-1, dim).index_copy_(0, rows, kv.view(-1, dim))
+        self.score.view(-1).index_fill_(0, rows[: kv.shape[1]], 0.0)
 
     def observe(self, weights: Tensor) -> None:
         if self.unit > LARGEST_UNIT:
@@ -95,14 +98,15 @@ class RankedSlots(Slots):
         bits = priority.float().view(torch.int32)
         order = ((bits ^ ((bits >> 31) & 0x7FFFFFFF)).long() << 32) + self.position
         lowest = order.topk(self.ranking.refresh, 1, largest=False, sorted=True).indices
-        self.leaving.copy_(lowest.T)
+        torch.add(lowest.T.repeat(1, 2), self.first, out=self.leaving)
         self.chosen, self.taken = self.ranking.refresh, 0
 
     def note_positions(self) -> None:
         """Enter the tokens stored since the last ranking into `position`."""
         if self.taken:
             came = torch.arange(self.stored - self.taken, self.stored, dtype=torch.int32, device=self.kv.device)
-            self.position.scatter_(1, self.leaving[: self.taken].T, came.expand(len(self.position), -1))
+            rows = self.leaving[: self.taken, : len(self.position)]
+            self.position.view(-1).index_copy_(0, rows.flatten(), came.repeat_interleave(len(self.position)))
 
     def positions(self) -> Tensor:
         self.note_positions()

@@ -88,7 +88,7 @@ class Janus(ImageModel):
         self, name: str, shape: JanusShape, tokenizer: PromptEncoder, codec: Any, ops: Any = nn, **where: Any
     ) -> None:
         super().__init__()
-        self.name, self.shape, self.tokenizer = name, shape, tokenizer
+        self.name, self.shape, self.tokenizer, self.ops = name, shape, tokenizer, ops
         self.geometry, self.vocabulary = shape.geometry, shape.vocabulary
         hidden = shape.decoder.hidden
         self.decoder = Decoder(shape.decoder, ops, **where)
@@ -139,7 +139,7 @@ class Janus(ImageModel):
 
     def skeleton(self) -> Janus:
         codec = build_codec(self.shape.vq).to(self.codec.post_quant_conv.weight.dtype)
-        return Janus(self.name, self.shape, self.tokenizer, codec, device="meta", dtype=self.dtype)
+        return Janus(self.name, self.shape, self.tokenizer, codec, self.ops, device="meta", dtype=self.dtype)
 
     @property
     def codec_device(self) -> torch.device:

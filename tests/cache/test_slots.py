@@ -119,5 +119,6 @@ def test_a_token_that_comes_owes_nothing_to_the_one_before_it() -> None:
 def test_bytes_are_those_of_the_tensors(ranked: bool) -> None:
     slots = slots_of(Keep(6, 2, ranked), refresh=3, fade=1.0, count=5)
     assert slots.kv_bytes == 2 * 5 * 6 * DIM * 4
-    # a position and a score a slot, of 4 bytes each, and 3 slots chosen ahead, of 8
-    assert slots.bookkeeping_bytes == (5 * 6 * (4 + 4) + 5 * 3 * 8 if ranked else 0)
+    # a position and a score a slot, of 4 bytes each, and of keys and values 3 rows chosen ahead and a
+    # first one, of 8
+    assert slots.bookkeeping_bytes == (5 * 6 * (4 + 4) + 2 * 5 * (3 + 1) * 8 if ranked else 0)

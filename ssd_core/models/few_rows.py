@@ -1,0 +1,47 @@
+"""Layers for the processor in float32, where a step multiplies a few rows with each matrix. An `ops` namespace."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import Embedding
+
+__all__ = ["Embedding", "Linear", "RMSNorm"]
+
+FEW = 16
+
+
+class Linear(nn.Linear):
+    """A linear layer that takes few rows as columns.
+
+    MKL reads the matrix once for a handful of columns, but packs it first for a handful of rows. On an AMD EPYC (Zen 4)
+    two rows take half to a quarter of the time this way, 16 as much as the other, more take longer.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [..., inputs] -> [..., outputs]."""
+        if x.ndim != 2 or len(x) > FEW:
+            return super().forward(x)
+        if self.bias is None:
+            columns = torch.mm(self.weight, x.t())
+        else:
+            columns = torch.addmm(self.bias[:, None], self.weight, x.t())
+        return columns.t().contiguous()
+
+
+class RMSNorm(nn.RMSNorm):
+    """x * weight / sqrt(mean(x^2) + eps) in half as many passes: over n inputs that root is hypot(|x|, sqrt(n * eps)) /
+    sqrt(n)."""
+
+    def __init__(self, size: int, eps: float, **where: Any) -> None:
+        super().__init__(size, eps, **where)
+        self.least = torch.tensor(math.sqrt(size * eps))
+        self.scale = 1 / math.sqrt(size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [..., size] -> the same shape."""
+        root = torch.linalg.vector_norm(x, dim=-1, keepdim=True).hypot_(self.least).mul_(self.scale)
+        return x.mul(self.weight).div_(root)

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from ssd_core.models import few_rows
+from ssd_core.models.placement import choose_ops
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(8,), (1, 8), (2, 8), (few_rows.FEW, 8), (few_rows.FEW + 1, 8), (2, 3, 8)])
+def test_linear_is_torch_s_own(shape: tuple[int, ...], bias: bool) -> None:
+    torch.manual_seed(0)
+    ours, theirs = few_rows.Linear(8, 5, bias=bias), nn.Linear(8, 5, bias=bias)
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(shape)
+    got = ours(x)
+    torch.testing.assert_close(got, theirs(x))
+    assert got.is_contiguous()
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-3, 0.0])
+def test_norm_is_torch_s_own(size: float) -> None:
+    torch.manual_seed(0)
+    ours, theirs = few_rows.RMSNorm(8, eps=1e-6), nn.RMSNorm(8, eps=1e-6)
+    for norm in (ours, theirs):
+        norm.weight.data = torch.arange(8.0)
+    x = size * torch.randn(3, 8)  # at 1e-3 eps is half of what is under the root
+    torch.testing.assert_close(ours(x), theirs(x))
+
+
+def test_they_are_for_the_processor_in_float32() -> None:
+    assert choose_ops(torch.device("cpu"), torch.float32) is few_rows
+    assert choose_ops(torch.device("cpu"), torch.bfloat16) is nn
+    assert choose_ops(torch.device("meta"), torch.float32) is nn
