@@ -81,7 +81,7 @@ def ours(model: ImageModel, policy: ssd_core.Policy, prompts: list[str]) -> tupl
 
 def theirs(path: str, model: ImageModel, prompts: list[str]) -> tuple[Callable[[int], float], int]:
     """A run of transformers' generate as it comes (its static cache, no top-k), and the bytes of that cache."""
-    rival = transformers.JanusForConditionalGeneration.from_pretrained(path, dtype=model.dtype).to(model.device).eval()
+    rival = transformers.JanusForConditionalGeneration.from_pretrained(path).to(model.device, model.dtype).eval()
     ids = [model.encode(prompt) for prompt in prompts]
     width = max(map(len, ids))
     pad = rival.generation_config.pad_token_id

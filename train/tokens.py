@@ -31,8 +31,10 @@ from .muon import Muon
 from .text import BEGIN
 from .text import build as build_tokenizer
 
-LOSSES = ("loss", "choices", "foresight")  # as they are printed
-UNCONDITIONAL = 0.1  # share of captions replaced by pads, for guidance
+LOSSES = ("loss", "choices", "foresight", "guided")  # as they are printed
+TWINS = 0.25  # share of a batch that draws scenes of the same batch again with pads for a caption, for guidance
+GUIDED = 0.3  # weight of the cross-entropy under guidance
+STRONGEST = 6.0  # guidance
 WARMUP = 50  # steps
 CHOICES = 0.5  # weight of the choices that the caption rules, beside all tokens alike
 AHEAD = 0.1  # weight of foresight; it fades with the learning rate
@@ -56,20 +58,25 @@ class Captions:
 
 def batch(step: int, size: int, captions: Captions) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """The batch of a step, the same whenever it is asked for: prompt ids [B, P] (padded on the right), prompt lengths
-    [B], picture codes [B, 576], what lies ahead [B, 576, 5]."""
+    [B], picture codes [B, 576], what lies ahead [B, 576, 5]. The last rows are twins of the first, without a caption."""
     rng = random.Random(step)
-    scenes = [sample(rng) for _ in range(size)]
-    prompts = [list(captions.ids(scene.caption)) for scene in scenes]
+    twins = twins_of(size)
+    scenes = [sample(rng) for _ in range(size - twins)]
+    prompts = [captions.ids(scene.caption) for scene in scenes]
     pad = captions.tokenizer.pad_token_id
-    for prompt in prompts:
-        if rng.random() < UNCONDITIONAL:
-            prompt[1:-1] = [pad] * (len(prompt) - 2)
+    prompts += [[prompt[0], *[pad] * (len(prompt) - 2), prompt[-1]] for prompt in prompts[:twins]]
+    scenes += scenes[:twins]
     lengths = torch.tensor([len(prompt) for prompt in prompts])
     width = int(lengths.max())
     ids = torch.tensor([prompt + [pad] * (width - len(prompt)) for prompt in prompts])
     pictures = [codes.encode(scene) for scene in scenes]
     ahead = np.stack([foresight.targets(scene, picture) for scene, picture in zip(scenes, pictures, strict=True)])
     return ids, lengths, torch.from_numpy(np.stack(pictures)).flatten(1), torch.from_numpy(ahead)
+
+
+def twins_of(size: int) -> int:
+    """How many rows of a batch are twins."""
+    return max(1, round(TWINS * size))
 
 
 def forward(
@@ -105,6 +112,17 @@ def choices_loss(logits: torch.Tensor, pictures: torch.Tensor) -> torch.Tensor:
     return among_objects + 0.1 * cross_entropy(logits[:, 0], pictures[:, 0])
 
 
+def guided_loss(logits: torch.Tensor, pictures: torch.Tensor, guidance: float) -> torch.Tensor:
+    """Cross-entropy of the scenes that have twins, under guidance.
+
+    Guidance magnifies every difference between the two rows, also where the caption rules nothing and the difference
+    is only what either has not learned. A small model's pictures fall apart over it unless it learns that, too.
+    """
+    twins = twins_of(len(logits))
+    guided = torch.lerp(logits[-twins:], logits[:twins], guidance)
+    return cross_entropy(guided.flatten(0, 1), pictures[:twins].flatten())
+
+
 def optimizers(
     model: JanusForConditionalGeneration, head: foresight.Foresight, rate: float
 ) -> list[torch.optim.Optimizer]:
@@ -134,7 +152,7 @@ def train(
     captions = Captions(tokenizer)
     model = build(tokenizer)
     if start:
-        model.load_state_dict(JanusForConditionalGeneration.from_pretrained(start, dtype=torch.float32).state_dict())
+        model.load_state_dict(JanusForConditionalGeneration.from_pretrained(start).float().state_dict())
     model.to(device)
     head = foresight.Foresight(model.config.text_config.hidden_size).to(device)
     steppers = optimizers(model, head, rate)
@@ -162,7 +180,7 @@ def train(
     steps = total // size
     autocast = torch.autocast(device, torch.bfloat16, enabled=bfloat16)
     begun = saved_at = time.monotonic()
-    seen, sums = 0, torch.zeros(3)
+    seen, sums = 0, torch.zeros(len(LOSSES))
     while step < steps:
         factor = min(1.0, (step + 1) / WARMUP, (steps - step) / (steps * DECAY))
         for stepper, flat in zip(steppers, rates, strict=True):
@@ -174,14 +192,15 @@ def train(
         loss = cross_entropy(logits.flatten(0, 1), pictures.flatten())
         choices = choices_loss(logits, pictures)
         expected = head.loss(middle, ahead)
-        (loss + CHOICES * choices + AHEAD * factor * expected).backward()
+        guided = guided_loss(logits, pictures, random.Random(step).uniform(1, STRONGEST))
+        (loss + CHOICES * choices + AHEAD * factor * expected + GUIDED * guided).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for stepper in steppers:
             stepper.step()
             stepper.zero_grad(set_to_none=True)
         step += 1
         seen += 1
-        sums += torch.stack([loss.detach(), choices.detach(), expected.detach()]).cpu()
+        sums += torch.stack([part.detach() for part in (loss, choices, expected, guided)]).cpu()
         now = time.monotonic()
         if step % 25 == 0:
             line = {
