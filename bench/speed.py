@@ -3,9 +3,9 @@
     python bench/speed.py --batches 1 8 --json bench/results/speed.json
 
 Every rival draws the same prompts in turn, `--repeats` times round; the table gives medians. A batch is pictures of one
-prompt; with `--mixed` its prompts differ, also in length, and slots fall into more and smaller groups. `moved` is what one step
-must read (weights of the decoder and the image head, keys and values held) over the step's time; `of copy` sets it
-against the bandwidth of a plain copy on the same machine in the same run.
+prompt; with `--mixed` its prompts differ, also in length, and slots fall into more and smaller groups. `moved` is what
+one step must read (weights of the decoder and the image head, keys and values held) over the step's time; `of copy`
+sets it against the bandwidth of a plain copy on the same machine in the same run.
 """
 
 from __future__ import annotations

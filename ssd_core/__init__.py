@@ -6,9 +6,7 @@ The public names are those of api.py. It is imported, and torch with it, when th
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,16 +15,5 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-class Package(ModuleType):
-    """This package, with the public names."""
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(import_module(".api", self.__name__), name)
-
-    def __setattr__(self, name: str, value: object) -> None:
-        # what is imported from generate.py binds that module to the package, where `generate` means the function
-        if name != "generate":
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = Package
+def __getattr__(name: str) -> object:
+    return getattr(import_module(".api", __name__), name)

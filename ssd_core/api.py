@@ -1,7 +1,7 @@
 """The public names of `ssd_core`."""
 
 from .errors import UserError
-from .generate import Result, generate
+from .loop import Result, generate
 from .memory import Memory, largest_batch, plan
 from .models.checkpoint import load
 from .policies import METHODS, SSD, Full, Policy, StreamingLLM, Window

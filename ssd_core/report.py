@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from . import __version__
-from .generate import Result
 from .heads.headmap import HeadMap
+from .loop import Result
 from .models.base import ImageModel
 from .policies import Policy
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -12,9 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from ssd_core import loop
 from ssd_core.cache.cache import SlotCache
 from ssd_core.cache.slots import Slots
-from ssd_core.generate import prompt_rows
+from ssd_core.loop import prompt_rows
 from ssd_core.memory import Memory
 from ssd_core.models.base import Geometry, ImageModel
 from ssd_core.policies import SSD, Full, Policy, StreamingLLM, Window
@@ -48,8 +48,6 @@ each_guidance = pytest.mark.parametrize("guidance", [1.0, 3.0], ids=["unguided",
 each_kv_heads = pytest.mark.parametrize("kv_heads", [4, 2], ids=["plain", "grouped"])
 each_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 
-# the package's `generate` is the function, which hides the module of that name
-loop = importlib.import_module("ssd_core.generate")
 SEED = 5
 WARM = 6.0  # a temperature at which the random number decides; the tiny model is sure of itself
 NO_PLAN = Memory(0, 0, 0, 0, 0, 0, 0, 0, [])

@@ -2,7 +2,7 @@
 
     python -m train.export --run runs/shapes --to ssd_core/assets/janus-shapes
 
-Every transformers from 4.52 on can load it. A run without a picture codec of its own takes the one of the shipped model.
+Every transformers from 4.52 on can load it. A run without a picture codec of its own takes the shipped model's.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from transformers import JanusForConditionalGeneration
 
 from .model import build
 from .text import save
-
 
 SHIPPED = Path("ssd_core/assets/janus-shapes")
 

@@ -37,7 +37,8 @@ GUIDED = 0.3  # weight of the cross-entropy under guidance
 STRONGEST = 6.0  # guidance
 WARMUP = 50  # steps
 CHOICES = 0.5  # weight of the choices that the caption rules, beside all tokens alike
-AHEAD = 0.1  # weight of foresight; it fades with the learning rate
+AHEAD = 0.1  # weight of foresight
+READING = 0.2  # what the weights of choices and foresight fall to by the middle of the training, of 1
 DECAY = 0.5  # share of the training, at its end, over which the learning rate falls to zero
 
 
@@ -58,7 +59,7 @@ class Captions:
 
 def batch(step: int, size: int, captions: Captions) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """The batch of a step, the same whenever it is asked for: prompt ids [B, P] (padded on the right), prompt lengths
-    [B], picture codes [B, 576], what lies ahead [B, 576, 5]. The last rows are twins of the first, without a caption."""
+    [B], picture codes [B, 576], what lies ahead [B, 576, 5]. The last rows are twins of the first."""
     rng = random.Random(step)
     twins = twins_of(size)
     scenes = [sample(rng) for _ in range(size - twins)]
@@ -193,7 +194,9 @@ def train(
         choices = choices_loss(logits, pictures)
         expected = head.loss(middle, ahead)
         guided = guided_loss(logits, pictures, random.Random(step).uniform(1, STRONGEST))
-        (loss + CHOICES * choices + AHEAD * factor * expected + GUIDED * guided).backward()
+        # First it learns to read. Later the chance in choices would drown what is left to learn of drawing.
+        reading = max(READING, 1 - 2 * step / steps)
+        (loss + GUIDED * guided + reading * (CHOICES * choices + AHEAD * expected)).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for stepper in steppers:
             stepper.step()

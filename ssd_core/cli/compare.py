@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 from torch import Tensor
 
-from ..generate import UNDRAWN, Result, generate
+from ..loop import UNDRAWN, Result, generate
 from ..memory import plan
 from ..models.base import ImageModel
 from ..pictures import save, to_pil

@@ -12,7 +12,7 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from ..generate import UNDRAWN, Result, generate
+from ..loop import UNDRAWN, Result, generate
 from ..memory import Memory
 from ..models.base import ImageModel
 from ..policies import Policy

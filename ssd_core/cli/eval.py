@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..evaluate.shapes import ShapesScore, held_out_prompts, score, score_folder
-from ..generate import generate
+from ..loop import generate
 from ..models.base import ImageModel
 from ..policies import METHODS, Policy
 from ..sampling import Sampling

@@ -16,7 +16,7 @@ from ..sampling import Sampling
 from .headmap import HeadMap
 
 if TYPE_CHECKING:
-    from ..generate import Prompt
+    from ..loop import Prompt
 
 OnProgress = Callable[[int, int], object]
 
@@ -41,7 +41,7 @@ def measure(
     Raises UserError for what cannot be drawn or measured.
     """
     # generate knows every policy, and SSD's reads head maps: at the top of the file this would import in a circle
-    from ..generate import generate, prompt_rows
+    from ..loop import generate, prompt_rows
 
     neighbourhood = fit_neighbourhood(model.geometry, neighbourhood)
     ids = prompt_rows(model, prompts, images=1, negative=None, sampling=Sampling(guidance=1.0))

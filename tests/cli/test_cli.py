@@ -38,11 +38,6 @@ def test_an_unknown_command_is_refused() -> None:
     assert CliRunner().invoke(app, ["paint"]).exit_code == 2
 
 
-def test_generate_stays_the_function_whatever_is_imported() -> None:
-    code = "import ssd_core.generate; from ssd_core import generate; generate.__code__"
-    subprocess.run([sys.executable, "-c", code], check=True)  # noqa: S603
-
-
 def test_the_public_names_are_those_of_the_api() -> None:
     api = import_module("ssd_core.api")
     assert all(getattr(ssd_core, name) is getattr(api, name) for name in api.__all__)

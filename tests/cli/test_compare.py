@@ -10,7 +10,7 @@ from PIL import Image
 
 from ssd_core import Full, Window, generate
 from ssd_core.cli.compare import figures
-from ssd_core.generate import Result
+from ssd_core.loop import Result
 from tests.cli.terminal import Terminal, interrupt_at
 
 COMPARE = ("compare", "ab", "cd", "--methods", "full,window", "--budget", 8, "--seed", 3)

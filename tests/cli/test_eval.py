@@ -69,12 +69,12 @@ def test_held_out_prompts_are_drawn_and_scored(terminal: Terminal, monkeypatch: 
         return score(given, captions)
 
     monkeypatch.setattr(command, "score", keep)
-    plain = ("--method", "window", "--budget", 60, "--prompts", 7, "--seed", 3)
+    plain = ("--method", "window", "--budget", 70, "--prompts", 7, "--seed", 3)
     scores = evaluate(terminal, *plain)
     assert [verdict["caption"] for verdict in scores["verdicts"]] == held_out_prompts(7)
     evaluate(terminal, *plain, "--batch", 2)
     assert torch.equal(pictures[0], pictures[1])  # however many at once
     import ssd_core
 
-    alone = ssd_core.generate(terminal.model, held_out_prompts(7)[4:5], Window(60), seed=3 + 4)
+    alone = ssd_core.generate(terminal.model, held_out_prompts(7)[4:5], Window(70), seed=3 + 4)
     assert torch.equal(pictures[0][4:5], alone.images)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from ...errors import UserError
 from ..janus import Janus
 from ..placement import choose_device, choose_dtype, choose_ops, codec_dtype
