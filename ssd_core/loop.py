@@ -21,6 +21,7 @@ from .step import image_embedder, prefill, step
 
 Prompt = str | Sequence[int]
 OnRow = Callable[[int, Tensor, Memory], object]
+Check = Callable[[], object]
 UNDRAWN = -1  # a token of a picture that was stopped before it came
 GREY = 0.5  # what its place in the picture shows
 OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")  # CUDA and MPS, Windows, Linux
@@ -70,6 +71,7 @@ def generate(
     greedy: bool = False,
     negative: Prompt | None = None,
     on_row: OnRow | None = None,
+    check: Check | None = None,
 ) -> Result:
     """Draw `images_per_prompt` pictures of each prompt, all at once.
 
@@ -81,6 +83,7 @@ def generate(
     negative: what guidance leads away from, instead of nothing.
     on_row: called after each row of the grid with (row, tokens so far int64 [n, m], memory); a true return value stops
         the drawing, and what was drawn so far is returned.
+    check: called before each token; what it raises ends the drawing and is passed on.
 
     Raises UserError for what cannot be drawn, and where memory runs out. Whatever ends it, the cache is given back.
     """
@@ -95,7 +98,7 @@ def generate(
         cache = prefill(model, policy, rows)
         prefilled = clock.lap()
         try:
-            tokens = draw_tokens(model, cache, rows, seeds, sampling, memory, on_row)
+            tokens = draw_tokens(model, cache, rows, seeds, sampling, memory, on_row, check)
         finally:
             cache.free()
         drawn = clock.lap()
@@ -141,7 +144,8 @@ def draw_tokens(
     seeds: Sequence[int],
     sampling: Sampling,
     memory: Memory,
-    on_row: OnRow | None,
+    on_row: OnRow | None = None,
+    check: Check | None = None,
 ) -> Tensor:
     """The token loop: int64 [images, grid tokens]."""
     geometry, device = model.geometry, model.device
@@ -152,6 +156,8 @@ def draw_tokens(
     positions = torch.tensor([[len(ids) - 1] for ids in rows], device=device)
     x = model.embed_text(torch.tensor([ids[-1:] for ids in rows]))[:, 0]
     for at in range(geometry.tokens):
+        if check:
+            check()
         token = sampling.next_tokens(step(model, cache, x, positions), uniform[at])
         tokens[:, at] = token
         if (at + 1) % columns == 0 and on_row and on_row(at // columns, tokens[:, : at + 1], memory):

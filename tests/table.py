@@ -108,7 +108,7 @@ def draw(
     with torch.inference_mode():
         cache = loop.prefill(model, policy.fit(model), rows)
         seeds = range(seed, seed + len(prompts) * images)
-        tokens = loop.draw_tokens(model, cache, rows, seeds, sampling, NO_PLAN, None)
+        tokens = loop.draw_tokens(model, cache, rows, seeds, sampling, NO_PLAN)
     return Drawn(tokens, torch.stack(sampling.logits))
 
 

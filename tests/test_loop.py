@@ -13,6 +13,7 @@ from ssd_core.cache import slots as slots_module
 from ssd_core.cache.attention import attend_slots
 from ssd_core.cache.cache import PromptCache, SlotCache
 from ssd_core.loop import GREY, UNDRAWN, paint
+from ssd_core.memory import PeakBytes
 from tests.table import HEADS, WARM, check_sentence, loop, model_of, tensors_of
 from tests.tiny import TinyModel
 
@@ -144,3 +145,22 @@ def test_other_errors_pass_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "prefill", fail)
     with pytest.raises(RuntimeError, match="shapes do not match"):
         generate(model_of(), ["ab"])
+
+
+def test_what_the_check_raises_ends_the_drawing_and_gives_the_cache_back() -> None:
+    class StopError(BaseException):
+        """As ComfyUI's interruption: no Exception."""
+
+    model, calls = model_of(), 0
+
+    def check() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 6:
+            raise StopError
+
+    with PeakBytes() as counter, pytest.raises(StopError):
+        generate(model, ["ab"], check=check)
+    gc.collect()
+    assert counter.live == 0
+    assert calls == 6

@@ -165,7 +165,7 @@ def test_the_plan_is_what_is_counted(policy: Policy, prompts: Sequence[str], gui
         held = sum(
             tensor.untyped_storage().nbytes() for part in (*slots, *set(cache.orders)) for tensor in tensors_of(part)
         )
-        draw_tokens(model, cache, rows, seeds, sampling, planned, None)
+        draw_tokens(model, cache, rows, seeds, sampling, planned)
         drawing_peak = counter.peak
         cache.free()
         del slots
@@ -240,7 +240,7 @@ def test_random_numbers_depend_on_the_seed_alone(dtype: torch.dtype, monkeypatch
     monkeypatch.setattr(Sampling, "next_tokens", spy)
     rows = prompt_rows(model, UNEQUAL, 1, None, Sampling())
     with torch.inference_mode():
-        draw_tokens(model, prefill(model, Full(), rows), rows, [9, 7], Sampling(), NO_PLAN, None)
+        draw_tokens(model, prefill(model, Full(), rows), rows, [9, 7], Sampling(), NO_PLAN)
     assert torch.stack(seen, 1).equal(torch.stack([streams([seed], model.geometry.tokens)[0] for seed in (9, 7)]))
 
 

@@ -14,6 +14,7 @@ from ..errors import UserError
 from .base import Geometry, ImageModel
 from .codec import build_codec
 from .decoder import Decoder, DecoderShape
+from .placement import choose_ops
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class Janus(ImageModel):
         self, name: str, shape: JanusShape, tokenizer: PromptEncoder, codec: Any, ops: Any = nn, **where: Any
     ) -> None:
         super().__init__()
-        self.name, self.shape, self.tokenizer, self.ops = name, shape, tokenizer, ops
+        self.name, self.shape, self.tokenizer = name, shape, tokenizer
         self.geometry, self.vocabulary = shape.geometry, shape.vocabulary
         hidden = shape.decoder.hidden
         self.decoder = Decoder(shape.decoder, ops, **where)
@@ -138,8 +139,9 @@ class Janus(ImageModel):
         return (nn.functional.normalize(z, dim=-1) @ book.T).argmax(-1).flatten(1)
 
     def skeleton(self) -> Janus:
+        ops = choose_ops(self.device, self.dtype)
         codec = build_codec(self.shape.vq).to(self.codec.post_quant_conv.weight.dtype)
-        return Janus(self.name, self.shape, self.tokenizer, codec, self.ops, device="meta", dtype=self.dtype)
+        return Janus(self.name, self.shape, self.tokenizer, codec, ops, device="meta", dtype=self.dtype)
 
     @property
     def codec_device(self) -> torch.device:
