@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,16 @@ NAME = 40  # characters of a prompt in a file's name
 def to_pil(images: Tensor) -> list[Image.Image]:
     """float [n, height, width, 3] in 0..1 -> n pictures."""
     return [Image.fromarray(picture.numpy()) for picture in (images * 255).round().to("cpu", torch.uint8)]
+
+
+def mosaic(pictures: Sequence[Image.Image]) -> Image.Image:
+    """Pictures of one size edge to edge, in as many columns as rows or one more."""
+    columns = math.ceil(math.sqrt(len(pictures)))
+    width, height = pictures[0].size
+    whole = Image.new("RGB", (columns * width, -(-len(pictures) // columns) * height))
+    for place, picture in enumerate(pictures):
+        whole.paste(picture, (place % columns * width, place // columns * height))
+    return whole
 
 
 def save(folder: Path, pictures: Sequence[Image.Image], texts: Sequence[Mapping[str, str]]) -> list[Path]:

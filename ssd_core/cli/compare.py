@@ -17,7 +17,8 @@ from ..pictures import save, to_pil
 from ..policies import METHODS, Policy
 from ..sampling import Sampling
 from ..sheet import contact_sheet
-from .console import OUT, human, table
+from ..words import human
+from .console import OUT, table
 from .drawing import draw, rows_drawn
 from .fields import with_options
 from .options import (

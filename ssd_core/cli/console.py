@@ -9,15 +9,6 @@ OUT = Console(highlight=False)
 ERR = Console(stderr=True, highlight=False)
 
 
-def human(count: float) -> str:
-    """Bytes in the unit that a person would choose: 1536 -> '1.5 KiB'."""
-    for unit in ("B", "KiB", "MiB"):
-        if abs(count) < 1024:
-            return f"{count:.3g} {unit}"
-        count /= 1024
-    return f"{count:.2f} GiB"
-
-
 def table(*columns: str) -> Table:
     """An empty table whose first column is words and whose others are figures; without names it has no header."""
     made = Table(box=None, pad_edge=False, show_header=any(columns))

@@ -3,33 +3,15 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import wraps
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import typer
 from rich.markup import escape
 
-from ..errors import UserError
-from ..heads.headmap import HeadMap
-
-
-class Reader(NamedTuple):
-    """How text becomes a value of some type: `read` raises ValueError for text that is none."""
-
-    metavar: str
-    words: str
-    read: Callable[[str], Any]
-
-
-READERS = {
-    int: Reader("INTEGER", "a whole number", int),
-    float: Reader("FLOAT", "a number such as 0.2", float),
-    HeadMap: Reader("FILE", "a head map's file", HeadMap.load),
-}
+from ..parameters import descriptions, kinds_of, read, reader_of, whole_first
 
 
 @dataclass(frozen=True)
@@ -58,37 +40,12 @@ class Parameter:
 
     def read(self, given: str | bool) -> Any:
         """The value of what typer passes on; raises UserError for text of none of the kinds."""
-        if isinstance(given, bool):
-            return given
-        readers = [reader_of(kind) for kind in self.kinds]
-        for reader in readers:
-            try:
-                return reader.read(given)
-            except UserError:
-                raise
-            except ValueError:
-                continue
-        raise UserError(f"{flag(self.name)} takes {' or '.join(reader.words for reader in readers)}, not {given!r}.")
+        return given if isinstance(given, bool) else read(given, self.kinds, flag(self.name))
 
 
 def flag(name: str) -> str:
     """How the option of a field is written."""
     return "--" + name.replace("_", "-")
-
-
-def reader_of(kind: Any) -> Reader:
-    """The reader of a type; a Literal is the words it lists."""
-    if get_origin(kind) is not Literal:
-        return READERS[kind]
-    words: tuple[str, ...] = get_args(kind)
-    by_word = {word: word for word in words}
-
-    def read(text: str) -> str:
-        if text not in by_word:
-            raise ValueError
-        return text
-
-    return Reader("|".join(words), " or ".join(f"'{word}'" for word in words), read)
 
 
 def parameters(dataclasses: Mapping[str, type]) -> dict[str, Parameter]:
@@ -99,25 +56,11 @@ def parameters(dataclasses: Mapping[str, type]) -> dict[str, Parameter]:
         for field in fields(cls):
             known = found.get(field.name, Parameter(field.name, (), "", ()))
             kinds = dict.fromkeys((*known.kinds, *kinds_of(hints[field.name])))
-            whole_first = tuple(sorted(kinds, key=lambda kind: kind is float))  # 115 is a count, not a share
             said = known.about or about.get(field.name, "")
             if said and not known.about and type(field.default) in (int, float):
                 said += f"; default {field.default}"
-            found[field.name] = Parameter(field.name, whole_first, said, (*known.takers, taker))
+            found[field.name] = Parameter(field.name, whole_first(tuple(kinds)), said, (*known.takers, taker))
     return found
-
-
-def kinds_of(hint: Any) -> list[Any]:
-    """The types that a type hint allows, without None."""
-    union = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-    return [kind for kind in union if kind is not NoneType]
-
-
-def descriptions(cls: type) -> dict[str, str]:
-    """What a docstring says of each field, in paragraphs that begin with its name and a colon."""
-    text = inspect.cleandoc(cls.__doc__ or "")
-    found = re.findall(r"^(\w+): (.*(?:\n +.*)*)", text, re.MULTILINE)
-    return {name: " ".join(about.split()).removesuffix(".") for name, about in found}
 
 
 def with_options(**groups: Mapping[str, type]) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -13,7 +13,7 @@ from ..pictures import save, to_pil
 from ..policies import METHODS
 from ..report import policy_settings, report
 from ..sampling import Sampling
-from .console import human
+from ..words import human
 from .drawing import draw
 from .fields import with_options
 from .options import (

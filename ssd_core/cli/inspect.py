@@ -9,7 +9,8 @@ import typer
 
 from ..models.checkpoint import Inspection, Part
 from ..models.checkpoint import inspect as inspect_checkpoint
-from .console import ERR, OUT, human, table
+from ..words import human
+from .console import ERR, OUT, table
 
 app = typer.Typer(add_completion=False)
 

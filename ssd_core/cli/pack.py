@@ -9,7 +9,8 @@ import typer
 
 from ..errors import UserError
 from ..models.checkpoint import save_single_file
-from .console import ERR, human
+from ..words import human
+from .console import ERR
 
 app = typer.Typer(add_completion=False)
 

@@ -9,7 +9,7 @@ import torch
 import typer
 
 from ..errors import UserError
-from ..memory import Memory, largest_batch
+from ..memory import largest_batch
 from ..memory import plan as plan_memory
 from ..models.base import ImageModel
 from ..models.checkpoint.files import Checkpoint
@@ -17,22 +17,14 @@ from ..models.checkpoint.plan import Plan
 from ..models.known import KNOWN, known
 from ..models.placement import choose_dtype, codec_dtype
 from ..policies import METHODS
-from .console import ERR, OUT, human, table
+from ..words import PARTS, human, slots
+from .console import ERR, OUT, table
 from .fields import with_options
 from .options import EMBEDDED, MethodOption, policies_of
 
 GPU = torch.device("cuda")  # what is planned for, whether or not this machine has one
 app = typer.Typer(add_completion=False)
 
-PARTS = {
-    "weights": "weights_bytes",
-    "keys and values": "kv_bytes",
-    "their bookkeeping": "bookkeeping_bytes",
-    "while prompts are read": "prefill_bytes",
-    "while a token is drawn": "step_bytes",
-    "while pictures are decoded": "picture_bytes",
-    "at most at once": "peak_bytes",
-}
 UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
@@ -68,13 +60,6 @@ def plan(
             most = [largest_batch(nothing, policy, free, prompt_tokens, guidance) for policy in policies.values()]
         figures.add_row(f"pictures that fit into {vram}", *map(str, most))
     OUT.print(figures)
-
-
-def slots(memory: Memory) -> str:
-    """How many tokens the heads keep: the mean, and the range if there is one."""
-    counts = [count for layer in memory.slots for count in layer]
-    mean = f"{sum(counts) / len(counts):.0f}"
-    return mean if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}, mean {mean}"
 
 
 def size(text: str) -> int:

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from ssd_core import Full, Window, largest_batch, plan
-from ssd_core.cli.console import human
 from ssd_core.cli.plan import size
 from ssd_core.errors import UserError
 from ssd_core.memory import module_bytes
 from ssd_core.models.known import known
+from ssd_core.words import human
 from tests.cli.terminal import Terminal, rows
 from tests.models.small import save_official, save_transformers
 

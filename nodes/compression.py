@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io, ui
+
+from ..ssd_core.memory import plan
+from ..ssd_core.words import human, slots
+from .fields import options, policy_of
+from .held import Held
+from .links import CATEGORY, JanusModel, KVPolicy
+
+
+class Compression(io.ComfyNode):
+    """Chooses how the cache is kept small."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SSDJanusCompression",
+            display_name="KV Compression",
+            category=CATEGORY,
+            description="How the keys and values of each attention head are kept small while a picture is drawn.",
+            search_aliases=["SSD", "cache", "budget", "StreamingLLM", "window"],
+            inputs=[
+                io.DynamicCombo.Input(
+                    "method",
+                    options=options(),
+                    tooltip="ssd keeps a window in spatial heads and what is attended most in semantic ones; window "
+                    "the newest tokens; streaming the first and the newest; full everything.",
+                ),
+                JanusModel.Input(
+                    "model", optional=True, tooltip="With a model, the node shows the slots a head and the bytes."
+                ),
+            ],
+            outputs=[KVPolicy.Output(display_name="policy")],
+            has_intermediate_output=True,
+        )
+
+    @classmethod
+    def execute(cls, method: dict[str, Any], model: Held | None = None, **_: Any) -> io.NodeOutput:
+        given = dict(method)
+        policy = policy_of(given.pop("method"), given)
+        if model is None:
+            return io.NodeOutput(policy)
+        memory = plan(model.model, policy)
+        text = (
+            f"{slots(memory)} slots a head\n"
+            f"{human(memory.kv_bytes)} for a picture, of {human(memory.kv_bytes_full)} in full"
+        )
+        return io.NodeOutput(policy, ui=ui.PreviewText(text))

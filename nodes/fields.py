@@ -1,0 +1,62 @@
+"""Widgets made from the dataclasses of the policies: a new policy, or a new parameter of one, needs no line here."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any, get_type_hints
+
+from comfy_api.latest import io
+
+from ..ssd_core.heads.headmap import HeadMap
+from ..ssd_core.parameters import descriptions, kinds_of, read, whole_first
+from ..ssd_core.policies import METHODS, Policy
+
+LARGEST = 65536
+OWN = "as the method has it"  # the word for None where a widget needs one
+YES, NO = "yes", "no"
+
+
+def options() -> list[io.DynamicCombo.Option]:
+    """A choice a method, each with the widgets of its parameters."""
+    return [io.DynamicCombo.Option(name, widgets(cls)) for name, cls in METHODS.items()]
+
+
+def widgets(cls: type) -> list[Any]:
+    """The widgets of a dataclass's fields."""
+    hints, about = get_type_hints(cls), descriptions(cls)
+    return [
+        widget(field.name, kinds_of(hints[field.name]), field.default, about.get(field.name, ""))
+        for field in fields(cls)
+        if HeadMap not in kinds_of(hints[field.name])
+    ]
+
+
+def widget(name: str, kinds: list[Any], default: Any, about: str) -> Any:
+    """The widget of a field: a number, a switch, or words."""
+    if kinds == [bool]:
+        if default is None:
+            return io.Combo.Input(name, options=[OWN, YES, NO], default=OWN, tooltip=about)
+        return io.Boolean.Input(name, default=default, tooltip=about)
+    if default is None or float not in kinds or int in kinds:
+        # numbers of several kinds, or none at all: text says which is meant
+        return io.String.Input(name, default=OWN if default is None else str(default), tooltip=about)
+    return io.Float.Input(name, default=default, min=0.0, max=float(LARGEST), step=0.01, tooltip=about)
+
+
+def policy_of(method: str, given: dict[str, Any]) -> Policy:
+    """The policy of a method from what its widgets hold. Raises UserError for values that it refuses."""
+    cls = METHODS[method]
+    hints = get_type_hints(cls)
+    values = {name: value_of(name, kinds_of(hints[name]), given[name]) for name in given}
+    return cls(**values)
+
+
+def value_of(name: str, kinds: list[Any], given: Any) -> Any:
+    """What a widget's value means to a field."""
+    if given == OWN:
+        return None
+    if kinds == [bool]:
+        return given if isinstance(given, bool) else given == YES
+    if not isinstance(given, str):
+        return given
+    return read(given.strip(), whole_first(kinds), name)

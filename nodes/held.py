@@ -1,0 +1,44 @@
+"""A Janus in the hands of ComfyUI's memory manager."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.model_management as management
+import comfy.ops
+import torch
+from comfy.model_patcher import CoreModelPatcher
+
+from ..ssd_core.models.janus import Janus
+from ..ssd_core.models.placement import choose_dtype
+
+GPU_OPS = comfy.ops.manual_cast  # layers that ComfyUI can stream; on the processor the engine's own are faster
+
+
+class Held:
+    """A model whose weights ComfyUI moves: to the device when it draws, away when others need the room."""
+
+    def __init__(self, path: str, precision: str) -> None:
+        """Read the model at `path` to where ComfyUI keeps idle weights. Raises UserError as `ssd_core.load` does."""
+        from ..ssd_core.models.checkpoint import load  # imports transformers, which takes seconds
+
+        self.device = management.get_torch_device()
+        offload = management.unet_offload_device()
+        dtype = choose_dtype(precision, self.device)
+        ops: Any = None if self.device.type == "cpu" else GPU_OPS
+        self.model: Janus = load(path, offload, dtype, ops)
+        self.patcher = CoreModelPatcher(self.model, load_device=self.device, offload_device=offload)
+
+    def on_device(self, needed: int) -> Janus:
+        """The model, ready to draw, with `needed` bytes beside it free as far as others can make room."""
+        management.load_models_gpu([self.patcher], memory_required=needed)
+        return self.model
+
+
+def free_bytes() -> int:
+    """What the device has left."""
+    return int(management.get_free_memory(management.get_torch_device()))
+
+
+def device() -> torch.device:
+    return management.get_torch_device()

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io, ui
+
+from ..ssd_core.memory import largest_batch, plan
+from ..ssd_core.policies import Full, Policy
+from ..ssd_core.words import PARTS, human, slots
+from .held import Held
+from .links import CATEGORY, JanusModel, KVPolicy
+
+
+class Plan(io.ComfyNode):
+    """Says what a batch will take, before it is drawn."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SSDJanusPlan",
+            display_name="Plan KV Memory",
+            category=CATEGORY,
+            description="What a batch takes of memory with a policy and in full, and the largest batch that fits.",
+            search_aliases=["memory", "VRAM", "batch"],
+            inputs=[
+                JanusModel.Input("model"),
+                KVPolicy.Input("policy", optional=True, tooltip="How the cache is kept small; without one, in full."),
+                io.Int.Input("images", default=4, min=1, max=1024, tooltip="Pictures drawn at once."),
+                io.Float.Input(
+                    "vram", default=8.0, min=0.1, max=1024.0, step=0.5, tooltip="GiB that weights and cache may take."
+                ),
+            ],
+            outputs=[io.String.Output(display_name="text"), io.Int.Output(display_name="largest_batch")],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, model: Held, images: int, vram: float, policy: Policy | None = None, **_: Any) -> io.NodeOutput:
+        plans = [plan(model.model, each, images) for each in (policy, Full())]
+        most = [largest_batch(model.model, each, int(vram * 2**30)) for each in (policy, Full())]
+        rows = [
+            ("", "policy", "full"),
+            *((label, *(human(getattr(memory, part)) for memory in plans)) for label, part in PARTS.items()),
+            ("slots a head", *(slots(memory) for memory in plans)),
+            (f"fit into {vram:g} GiB", *map(str, most)),
+        ]
+        text = "\n".join(f"{label:<27}{own:>24}{full:>14}" for label, own, full in rows)
+        return io.NodeOutput(text, most[0], ui=ui.PreviewText(text))

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from typing import Any
+
+from comfy_api.latest import io, ui
+
+from ..ssd_core.memory import Memory
+from ..ssd_core.words import PARTS, human, slots
+from .links import CATEGORY, KVReport
+
+BAR = 24  # characters of the longest bar
+
+
+class Readout(io.ComfyNode):
+    """Says where the memory went."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SSDJanusReadout",
+            display_name="KV Memory Readout",
+            category=CATEGORY,
+            description="Where the memory of a drawing went: keys and values beside the full cache, weights, the rest.",
+            search_aliases=["memory", "VRAM", "KV cache"],
+            inputs=[KVReport.Input("report")],
+            outputs=[io.String.Output(display_name="text"), io.String.Output(display_name="json")],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, report: dict[str, Any], **_: Any) -> io.NodeOutput:
+        text = readout(report)
+        return io.NodeOutput(text, json.dumps(report), ui=ui.PreviewText(text))
+
+
+def readout(report: dict[str, Any]) -> str:
+    """A report as lines of text with bars."""
+    memory = Memory(**{field.name: report["memory"][field.name] for field in fields(Memory)})
+    parts = {"keys and values in full": memory.kv_bytes_full}
+    parts |= {label: getattr(memory, part) for label, part in PARTS.items()}
+    longest = max(parts.values())
+    saved = memory.kv_bytes_full / memory.kv_bytes
+    return "\n".join(
+        [
+            f"{report['model']}, {report['images']} at once, {report['dtype']} on {report['device']}",
+            *(
+                f"{label:<27}{'#' * round(BAR * size / longest):<{BAR}}{human(size):>11}"
+                for label, size in parts.items()
+            ),
+            f"{saved:.1f} times fewer keys and values than in full; {slots(memory)} slots a head",
+            f"{report['tokens_per_second']:.0f} tokens/s",
+        ]
+    )

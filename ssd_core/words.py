@@ -1,0 +1,31 @@
+"""Figures in words, for the command line and the nodes."""
+
+from __future__ import annotations
+
+from .memory import Memory
+
+PARTS = {
+    "weights": "weights_bytes",
+    "keys and values": "kv_bytes",
+    "their bookkeeping": "bookkeeping_bytes",
+    "while prompts are read": "prefill_bytes",
+    "while a token is drawn": "step_bytes",
+    "while pictures are decoded": "picture_bytes",
+    "at most at once": "peak_bytes",
+}  # of a Memory
+
+
+def human(count: float) -> str:
+    """Bytes in the unit that a person would choose: 1536 -> '1.5 KiB'."""
+    for unit in ("B", "KiB", "MiB"):
+        if abs(count) < 1024:
+            return f"{count:.3g} {unit}"
+        count /= 1024
+    return f"{count:.2f} GiB"
+
+
+def slots(memory: Memory) -> str:
+    """How many tokens the heads keep: the mean, and the range if there is one."""
+    counts = [count for layer in memory.slots for count in layer]
+    mean = f"{sum(counts) / len(counts):.0f}"
+    return mean if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}, mean {mean}"
