@@ -1,0 +1,232 @@
+"""Every node against stand-ins for ComfyUI."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from dataclasses import fields
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from ssd_core.models.checkpoint.files import find
+from ssd_core.policies import METHODS
+from tests.nodes import stand_in
+from tests.tiny import tiny
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A models folder with a copy of the embedded model under each name where a Janus may lie."""
+    folder = tmp_path_factory.mktemp("models")
+    for kind in ("janus", "Janus-Pro"):
+        shutil.copytree(find("janus-shapes"), folder / kind / f"mine-{kind}")
+    (folder / "janus" / "notes").mkdir()
+    (folder / "secret").mkdir()
+    (folder / "secret" / "config.json").write_text("{}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def comfy(models: Path) -> SimpleNamespace:
+    """The pack's nodes by their ids, and ComfyUI's memory manager."""
+    pack, management = stand_in.load_pack(models)
+    extension = asyncio.run(pack.comfy_entrypoint())
+    nodes = {node.define_schema().node_id: node for node in asyncio.run(extension.get_node_list())}
+    return SimpleNamespace(nodes=nodes, management=management)
+
+
+@pytest.fixture
+def held(comfy: SimpleNamespace) -> Any:
+    """A tiny model in the hands of the memory manager."""
+    comfy.management.interrupt_after = None
+    model = tiny(rows=6, columns=4)
+    return SimpleNamespace(model=model, device=torch.device("cpu"), on_device=lambda needed: model)
+
+
+def defaults(node: Any) -> dict[str, Any]:
+    """What the widgets of a node hold when it is new; a choice of several sets of widgets as ComfyUI passes it."""
+    given: dict[str, Any] = {}
+    for own in node.define_schema().inputs:
+        if own.kind == "DynamicCombo":
+            option = own.options["options"][0]
+            given[own.id] = {own.id: option.key, **{inner.id: inner.options["default"] for inner in option.inputs}}
+        elif "default" in own.options:
+            given[own.id] = own.options["default"]
+    return given
+
+
+def run(node: Any, **given: Any) -> Any:
+    return node.execute(**(defaults(node) | given))
+
+
+def test_nodes_say_what_they_are(comfy: SimpleNamespace) -> None:
+    for name, node in comfy.nodes.items():
+        parts = node.define_schema().parts
+        assert name.startswith("SSDJanus")
+        assert parts["category"] == "SSD Janus"
+        assert parts["description"]
+        assert parts["search_aliases"]
+
+
+def test_models_are_found_and_nothing_outside_their_folders(comfy: SimpleNamespace) -> None:
+    load = comfy.nodes["SSDJanusLoad"]
+    [choice, _] = load.define_schema().inputs
+    assert choice.options["options"] == ["janus-shapes", "mine-janus", "mine-Janus-Pro"]
+    for name in ("../secret", "secret", "/etc", ""):
+        with pytest.raises(Exception, match="There is no model") as caught:
+            load.execute(name, "auto")
+        assert type(caught.value).__name__ == "UserError"
+
+
+@pytest.mark.parametrize("name", ["janus-shapes", "mine-Janus-Pro"])
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("auto", torch.float32), ("bf16", torch.bfloat16), ("fp32", torch.float32)]
+)
+def test_a_model_is_loaded_in_the_precision_asked_for(
+    comfy: SimpleNamespace, name: str, precision: str, dtype: torch.dtype
+) -> None:
+    [own] = comfy.nodes["SSDJanusLoad"].execute(name, precision).args
+    assert own.model.dtype == dtype
+    assert own.model.name == name
+    assert own.patcher.model is own.model
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_s_widgets_hold_its_own_defaults(comfy: SimpleNamespace, method: str) -> None:
+    compression = comfy.nodes["SSDJanusCompression"]
+    [choice] = [own for own in compression.define_schema().inputs if own.id == "method"]
+    [option] = [option for option in choice.options["options"] if option.key == method]
+    given = {inner.id: inner.options["default"] for inner in option.inputs}
+    assert {*given, "head_map"} >= {field.name for field in fields(METHODS[method])} >= set(given)  # type: ignore[arg-type]
+    [policy] = compression.execute({"method": method, **given}).args
+    own: Any = METHODS[method]()
+    assert {name: getattr(policy, name) for name in given} == {name: getattr(own, name) for name in given}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("budget", "0.3", 0.3),
+        ("budget", " 115 ", 115),
+        ("refresh", "row", "row"),
+        ("refresh", "4", 4),
+        ("tau", 0.5, 0.5),
+        ("recent", "7", 7),
+        ("half_life", "0.5", 0.5),
+        ("pin_prompt", "no", False),
+        ("pin_prompt", "yes", True),
+        ("literal", True, True),
+    ],
+)
+def test_widgets_set_the_policy(comfy: SimpleNamespace, name: str, text: Any, value: Any) -> None:
+    [policy] = comfy.nodes["SSDJanusCompression"].execute({"method": "ssd", name: text}).args
+    assert getattr(policy, name) == value
+    assert type(getattr(policy, name)) is type(value)
+
+
+@pytest.mark.parametrize(("name", "text"), [("budget", "much"), ("budget", "1.5"), ("refresh", "0"), ("recent", "-1")])
+def test_what_a_policy_cannot_be_is_refused(comfy: SimpleNamespace, name: str, text: str) -> None:
+    with pytest.raises(Exception, match=name) as caught:
+        comfy.nodes["SSDJanusCompression"].execute({"method": "ssd", name: text})
+    assert type(caught.value).__name__ == "UserError"
+
+
+def window(comfy: SimpleNamespace, budget: str = "9") -> Any:
+    return comfy.nodes["SSDJanusCompression"].execute({"method": "window", "budget": budget}).args[0]
+
+
+def test_compression_shows_slots_and_bytes(comfy: SimpleNamespace, held: Any) -> None:
+    node = comfy.nodes["SSDJanusCompression"]
+    assert node.execute({"method": "window", "budget": "30"}).ui is None
+    shown = node.execute({"method": "window", "budget": "30"}, model=held).ui.value
+    assert "30 slots a head" in shown
+    assert f"{2 * 2 * 4 * 30 * 8 * 2 * 4 / 1024:.3g} KiB for a picture" in shown
+
+
+def test_the_sampler_draws_what_the_engine_draws(comfy: SimpleNamespace, held: Any) -> None:
+    import ssd_core
+
+    images, tokens, report = run(
+        comfy.nodes["SSDJanusSampler"], model=held, policy=window(comfy), prompt="abc", images=3, seed=5
+    ).args
+    expected = ssd_core.generate(held.model, ["abc"], ssd_core.Window(9), images_per_prompt=3, seed=5)
+    assert tokens.equal(expected.tokens)
+    assert images.equal(expected.images)
+    assert report["seeds"] == [5, 6, 7]
+    assert report["memory"] == expected.memory.as_dict()
+    json.dumps(report, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("prompt", "another"),
+        ("negative", "bad"),
+        ("seed", 1),
+        ("images", 2),
+        ("guidance", 1.0),
+        ("temperature", 9.0),
+        ("top_k", 1),
+        ("top_p", 0.01),
+        ("policy", "window"),
+    ],
+)
+def test_every_input_of_the_sampler_counts(comfy: SimpleNamespace, held: Any, name: str, value: Any) -> None:
+    sampler = comfy.nodes["SSDJanusSampler"]
+    plain = {"model": held, "prompt": "abc", "temperature": 4.0}
+    before = run(sampler, **plain).args[1]
+    after = run(sampler, **plain | {name: window(comfy, "6") if name == "policy" else value}).args[1]
+    assert not before.equal(after)
+
+
+@pytest.mark.parametrize(("preview", "rows"), [(1, [1, 2, 3, 4, 5, 6]), (2, [2, 4, 6]), (0, [])])
+def test_progress_goes_row_by_row_with_previews(
+    comfy: SimpleNamespace, held: Any, preview: int, rows: list[int]
+) -> None:
+    run(comfy.nodes["SSDJanusSampler"], model=held, prompt="abc", images=3, preview=preview)
+    told = stand_in.ProgressBar.told
+    assert [(value, total) for value, total, _ in told] == [(row, 6) for row in range(1, 7)]
+    assert [value for value, _, picture in told if picture] == rows
+    for _, _, picture in told:
+        if picture:
+            kind, image, _ = picture
+            assert (kind, image.size) == ("JPEG", (2 * 8, 2 * 12))  # three pictures in a square of four
+
+
+def test_an_interruption_comes_through_within_a_token(comfy: SimpleNamespace, held: Any) -> None:
+    comfy.management.interrupt_after = 10
+    with pytest.raises(stand_in.Interrupted):
+        run(comfy.nodes["SSDJanusSampler"], model=held, prompt="abc")
+    assert len(stand_in.ProgressBar.told) == 10 // 4
+
+
+def test_room_is_made_for_what_the_drawing_takes(comfy: SimpleNamespace) -> None:
+    [own] = comfy.nodes["SSDJanusLoad"].execute("janus-shapes", "auto").args
+    own.on_device(12345)
+    assert comfy.management.needed == 12345
+
+
+def test_the_readout_repeats_the_report(comfy: SimpleNamespace, held: Any) -> None:
+    report = run(comfy.nodes["SSDJanusSampler"], model=held, policy=window(comfy), prompt="abc").args[2]
+    node = comfy.nodes["SSDJanusReadout"].execute(report)
+    text, as_json = node.args
+    assert json.loads(as_json) == report
+    assert node.ui.value == text
+    memory = report["memory"]
+    assert f"{memory['kv_bytes_full'] / memory['kv_bytes']:.1f} times fewer" in text
+    assert "9 slots a head" in text
+
+
+def test_the_plan_says_what_fits(comfy: SimpleNamespace, held: Any) -> None:
+    plan = comfy.nodes["SSDJanusPlan"]
+    [text, most] = plan.execute(held, images=3, vram=0.25, policy=window(comfy, "30")).args
+    assert f"{most}" in text.splitlines()[-1]
+    more = plan.execute(held, images=3, vram=0.5, policy=window(comfy, "30")).args[1]
+    full = plan.execute(held, images=3, vram=0.25).args[1]
+    assert full < most < more
+    assert plan.execute(held, images=4, vram=0.25, policy=window(comfy, "30")).args[0] != text
