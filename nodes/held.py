@@ -6,8 +6,8 @@ from typing import Any
 
 import comfy.model_management as management
 import comfy.ops
-import torch
 from comfy.model_patcher import CoreModelPatcher
+from torch import nn
 
 from ..ssd_core.models.janus import Janus
 from ..ssd_core.models.placement import choose_dtype
@@ -27,7 +27,9 @@ class Held:
         dtype = choose_dtype(precision, self.device)
         ops: Any = None if self.device.type == "cpu" else GPU_OPS
         self.model: Janus = load(path, offload, dtype, ops)
-        self.patcher = CoreModelPatcher(self.model, load_device=self.device, offload_device=offload)
+        weights = nn.Module()  # ComfyUI writes its own attributes onto what it moves
+        weights.janus = self.model
+        self.patcher = CoreModelPatcher(weights, load_device=self.device, offload_device=offload)
 
     def on_device(self, needed: int) -> Janus:
         """The model, ready to draw, with `needed` bytes beside it free as far as others can make room."""
@@ -38,7 +40,3 @@ class Held:
 def free_bytes() -> int:
     """What the device has left."""
     return int(management.get_free_memory(management.get_torch_device()))
-
-
-def device() -> torch.device:
-    return management.get_torch_device()

@@ -100,6 +100,8 @@ class Management(ModuleType):
 
     def load_models_gpu(self, models: list[CoreModelPatcher], memory_required: int = 0) -> None:
         self.needed = memory_required
+        for patcher in models:
+            patcher.model.device = patcher.load_device  # as the real one does
 
     def throw_exception_if_processing_interrupted(self) -> None:
         if self.interrupt_after is not None:
