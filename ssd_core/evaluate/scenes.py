@@ -40,6 +40,9 @@ TASKS = ("single", "two", "counting", "colours", "position", "attributes")
 
 SIZES_ALONE = (8, 10, 12)  # cells; a picture with one object
 SIZES_AMONG = (6, 8)  # cells; a picture with several, each in its own quadrant
+# Objects stand in a few places only. Were any cell as good as the next, where one begins would be so much chance that a
+# small model takes very long to learn where none may begin any more.
+STEPS_ALONE = (-4, 0, 4)  # cells from the middle, down and across
 
 
 @dataclass(frozen=True)
@@ -130,12 +133,12 @@ def _propose(rng: random.Random, task: str) -> tuple[Scene, tuple[str, ...]]:
 
     def among(shape: str, colour: str, place: tuple[int, int], size: int) -> Thing:
         room = GRID // 2 - size  # at least one free cell stays between neighbouring quadrants
-        top, left = (GRID // 2 * half + rng.randrange(room) for half in place)
+        top, left = (GRID // 2 * half + rng.choice((1, room - 1)) for half in place)
         return Thing(shape, colour, top, left, size)
 
     if task in ("single", "colours"):
         size = rng.choice(SIZES_ALONE)
-        top, left = rng.randint(1, GRID - size - 1), rng.randint(1, GRID - size - 1)
+        top, left = ((GRID - size) // 2 + rng.choice(STEPS_ALONE) for _ in range(2))
         things = [Thing(a, colour_a, top, left, size)]
         words = article(a) if task == "single" else article(f"{colour_a} {a}")
         key: tuple[str, ...] = (a, background if said else "") if task == "single" else (a, colour_a)
