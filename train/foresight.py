@@ -4,6 +4,9 @@ A caption rules a handful of a picture's 576 tokens, too few to teach a small mo
 away after training, must tell from a middle layer what object begins next: shape, colour and quadrant, how many are
 still to begin, and the background. It makes every image token look into the caption; the layers above use what it
 found.
+
+It also asks for the token's row and column. Where an object may begin depends on them, but so rarely that a model
+learns very late to count along a sequence that nothing divides into rows.
 """
 
 from __future__ import annotations
@@ -18,13 +21,16 @@ from ssd_core.evaluate.scenes import BACKGROUNDS, COLOURS, GRID, NUMBERS, SHAPES
 
 LAYER = 4  # how many of the layers the head sees
 NOTHING = 0  # the class of shape, colour and quadrant where no object is left to begin
-CLASSES = (1 + len(SHAPES), 1 + len(COLOURS), 1 + 4, 1 + max(NUMBERS.values()), len(BACKGROUNDS))
+CLASSES = (1 + len(SHAPES), 1 + len(COLOURS), 1 + 4, 1 + max(NUMBERS.values()), len(BACKGROUNDS), GRID, GRID)
+PLACES = 2  # the last of the questions: row and column
 
 
 def targets(scene: Scene, codes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The classes of what is ahead at each token of a scene's codes [24, 24], itself included: int64 [576, 5]."""
+    """The classes of what is ahead at each token of a scene's codes [24, 24], itself included, and of where it is: int64
+    [576, 7]."""
     ahead = np.full((GRID * GRID, len(CLASSES)), NOTHING)
-    ahead[:, -1] = list(BACKGROUNDS).index(scene.background)
+    ahead[:, 4] = list(BACKGROUNDS).index(scene.background)
+    ahead[:, 5], ahead[:, 6] = divmod(np.arange(GRID * GRID), GRID)
     begins = []
     for thing in scene.things:
         own = codes[thing.top : thing.top + thing.size, thing.left : thing.left + thing.size] >= len(BACKGROUNDS)
@@ -46,11 +52,12 @@ class Foresight(nn.Module):
         self.norm = nn.LayerNorm(hidden)
         self.out = nn.Linear(hidden, sum(CLASSES))
 
-    def loss(self, hidden: Tensor, ahead: Tensor) -> Tensor:
-        """Mean cross-entropy of the five questions: hidden [B, 576, hidden], classes int64 [B, 576, 5]."""
+    def loss(self, hidden: Tensor, ahead: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean cross-entropy of the questions of what is ahead, and of those of where: hidden [B, 576, hidden], classes
+        int64 [B, 576, 7]."""
         answers = self.out(self.norm(hidden.float())).split(CLASSES, -1)
         each = [
             cross_entropy(answer.flatten(0, 1), ahead[..., question].flatten())
             for question, answer in enumerate(answers)
         ]
-        return torch.stack(each).mean()
+        return torch.stack(each[:-PLACES]).mean(), torch.stack(each[-PLACES:]).mean()

@@ -31,13 +31,14 @@ from .muon import Muon
 from .text import BEGIN
 from .text import build as build_tokenizer
 
-LOSSES = ("loss", "choices", "foresight", "guided")  # as they are printed
+LOSSES = ("loss", "choices", "foresight", "place", "guided")  # as they are printed
 TWINS = 0.25  # share of a batch that draws scenes of the same batch again with pads for a caption, for guidance
 GUIDED = 0.3  # weight of the cross-entropy under guidance
 STRONGEST = 6.0  # guidance
 WARMUP = 50  # steps
 CHOICES = 0.5  # weight of the choices that the caption rules, beside all tokens alike
 AHEAD = 0.1  # weight of foresight
+PLACE = 0.1  # weight of rows and columns
 READING = 0.2  # what the weights of choices and foresight fall to by the middle of the training, of 1
 DECAY = 0.5  # share of the training, at its end, over which the learning rate falls to zero
 
@@ -59,7 +60,7 @@ class Captions:
 
 def batch(step: int, size: int, captions: Captions) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """The batch of a step, the same whenever it is asked for: prompt ids [B, P] (padded on the right), prompt lengths
-    [B], picture codes [B, 576], what lies ahead [B, 576, 5]. The last rows are twins of the first."""
+    [B], picture codes [B, 576], what lies ahead [B, 576, 7]. The last rows are twins of the first."""
     rng = random.Random(step)
     twins = twins_of(size)
     scenes = [sample(rng) for _ in range(size - twins)]
@@ -192,18 +193,18 @@ def train(
             logits, middle = forward(model, ids, lengths, pictures)
         loss = cross_entropy(logits.flatten(0, 1), pictures.flatten())
         choices = choices_loss(logits, pictures)
-        expected = head.loss(middle, ahead)
+        expected, place = head.loss(middle, ahead)
         guided = guided_loss(logits, pictures, random.Random(step).uniform(1, STRONGEST))
         # First it learns to read. Later the chance in choices would drown what is left to learn of drawing.
         reading = max(READING, 1 - 2 * step / steps)
-        (loss + GUIDED * guided + reading * (CHOICES * choices + AHEAD * expected)).backward()
+        (loss + GUIDED * guided + PLACE * place + reading * (CHOICES * choices + AHEAD * expected)).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for stepper in steppers:
             stepper.step()
             stepper.zero_grad(set_to_none=True)
         step += 1
         seen += 1
-        sums += torch.stack([part.detach() for part in (loss, choices, expected, guided)]).cpu()
+        sums += torch.stack([part.detach() for part in (loss, choices, expected, place, guided)]).cpu()
         now = time.monotonic()
         if step % 25 == 0:
             line = {

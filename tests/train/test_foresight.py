@@ -29,6 +29,8 @@ def test_targets_name_the_object_whose_first_cell_comes_next() -> None:
             ahead = [index for index, own in enumerate(cells) if min(own) >= at]
             assert targets[at, 3] == len(ahead)
             assert targets[at, 4] == list(BACKGROUNDS).index(scene.background)
+            assert targets[at, 5] * GRID + targets[at, 6] == at
+            assert targets[at, 6] < GRID
             if not ahead:
                 assert targets[at, :3].tolist() == [foresight.NOTHING] * 3
                 continue
@@ -49,9 +51,11 @@ def test_the_loss_is_small_for_the_right_answers_alone() -> None:
     head.out.bias.data.zero_()
     first = np.cumsum([0, *foresight.CLASSES[:-1]])
     right = torch.zeros(1, GRID * GRID, sum(foresight.CLASSES)).scatter(2, ahead + torch.from_numpy(first), 1.0)
-    assert head.loss(right, ahead) < 1e-4
+    assert sum(head.loss(right, ahead)) < 1e-4
     for question in range(len(foresight.CLASSES)):
         own = slice(first[question], first[question] + foresight.CLASSES[question])
         wrong = right.clone()
         wrong[..., own] = wrong[..., own].roll(1, -1)
-        assert head.loss(wrong, ahead) > 5
+        what, where = head.loss(wrong, ahead)
+        assert (what > 5) == (question < 5)
+        assert (where > 5) == (question >= 5)
