@@ -19,6 +19,7 @@ from ssd_core.memory import Memory
 from ssd_core.models.base import Geometry, ImageModel
 from ssd_core.policies import SSD, Full, Policy, StreamingLLM, Window
 from ssd_core.sampling import Sampling
+from ssd_core.step import prefill, step
 from tests.naive import naive_tokens
 from tests.tiny import TinyModel, random_map, tiny
 
@@ -106,7 +107,7 @@ def draw(
     sampling = Recorder(guidance, WARM)
     rows = prompt_rows(model, prompts, images, negative, sampling)
     with torch.inference_mode():
-        cache = loop.prefill(model, policy.fit(model), rows)
+        cache = prefill(model, policy.fit(model), rows)
         seeds = range(seed, seed + len(prompts) * images)
         tokens = loop.draw_tokens(model, cache, rows, seeds, sampling, NO_PLAN)
     return Drawn(tokens, torch.stack(sampling.logits))
@@ -129,7 +130,7 @@ def naive(
 
 def watch(monkeypatch: pytest.MonkeyPatch, see: Callable[[SlotCache], object]) -> None:
     """Have the loop show its cache after every step."""
-    plain = loop.step
+    plain = step
 
     def watched(model: ImageModel, cache: SlotCache, x: Tensor, positions: Tensor) -> Tensor:
         logits = plain(model, cache, x, positions)

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssd_core import SSD, UserError, generate
+from ssd_core import SSD, UserError, generate, loop
 from ssd_core.cache import slots as slots_module
 from ssd_core.cache.attention import attend_slots
 from ssd_core.cache.cache import PromptCache, SlotCache
 from ssd_core.loop import GREY, UNDRAWN, paint
 from ssd_core.memory import PeakBytes
-from tests.table import HEADS, WARM, check_sentence, loop, model_of, tensors_of
+from tests.table import HEADS, WARM, check_sentence, model_of, tensors_of
 from tests.tiny import TinyModel
 
 OUT_OF_MEMORY = [

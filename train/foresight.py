@@ -26,8 +26,8 @@ PLACES = 2  # the last of the questions: row and column
 
 
 def targets(scene: Scene, codes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The classes of what is ahead at each token of a scene's codes [24, 24], itself included, and of where it is: int64
-    [576, 7]."""
+    """The classes of what is ahead at each token of a scene's codes [24, 24], itself included, and of where the token
+    is: int64 [576, 7]."""
     ahead = np.full((GRID * GRID, len(CLASSES)), NOTHING)
     ahead[:, 4] = list(BACKGROUNDS).index(scene.background)
     ahead[:, 5], ahead[:, 6] = divmod(np.arange(GRID * GRID), GRID)

@@ -8,9 +8,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from ssd_core.cli.fields import descriptions, parameters, with_options
+from ssd_core.cli.fields import parameters, with_options
 from ssd_core.errors import UserError
 from ssd_core.heads.headmap import HeadMap
+from ssd_core.parameters import descriptions
 from ssd_core.policies import METHODS, Keep, Policy
 from ssd_core.sampling import Sampling
 

@@ -46,7 +46,7 @@ def test_the_loss_is_small_for_the_right_answers_alone() -> None:
     ahead = torch.from_numpy(foresight.targets(scene, codes.encode(scene)))[None]
     assert ahead.shape == (1, GRID * GRID, len(foresight.CLASSES))
     head = foresight.Foresight(sum(foresight.CLASSES))
-    head.norm = torch.nn.Identity()
+    head.norm = torch.nn.Identity()  # type: ignore[assignment]
     head.out.weight.data.copy_(50 * torch.eye(sum(foresight.CLASSES)))
     head.out.bias.data.zero_()
     first = np.cumsum([0, *foresight.CLASSES[:-1]])
