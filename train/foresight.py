@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from ssd_core.evaluate.scenes import BACKGROUNDS, COLOURS, GRID, NUMBERS, SHAPES, Scene
+from ssd_core.evaluate.scenes import BACKGROUNDS, COLOURS, GRID, NUMBERS, SHAPES, Scene, Thing
 
 LAYER = 4  # how many of the layers the head sees
 NOTHING = 0  # the class of shape, colour and quadrant where no object is left to begin
@@ -31,17 +31,21 @@ def targets(scene: Scene, codes: NDArray[np.int64]) -> NDArray[np.int64]:
     ahead = np.full((GRID * GRID, len(CLASSES)), NOTHING)
     ahead[:, 4] = list(BACKGROUNDS).index(scene.background)
     ahead[:, 5], ahead[:, 6] = divmod(np.arange(GRID * GRID), GRID)
-    begins = []
+    for begin, thing in sorted(begins(scene, codes), key=lambda each: each[0], reverse=True):
+        quadrant = 2 * (thing.top >= GRID // 2) + (thing.left >= GRID // 2)
+        ahead[: begin + 1, :3] = 1 + SHAPES.index(thing.shape), 1 + list(COLOURS).index(thing.colour), 1 + quadrant
+        ahead[: begin + 1, 3] += 1
+    return ahead
+
+
+def begins(scene: Scene, codes: NDArray[np.int64]) -> list[tuple[int, Thing]]:
+    """The first token of each object."""
+    found = []
     for thing in scene.things:
         own = codes[thing.top : thing.top + thing.size, thing.left : thing.left + thing.size] >= len(BACKGROUNDS)
         row, column = divmod(int(own.argmax()), thing.size)
-        quadrant = 2 * (thing.top >= GRID // 2) + (thing.left >= GRID // 2)
-        what = (1 + SHAPES.index(thing.shape), 1 + list(COLOURS).index(thing.colour), 1 + quadrant)
-        begins.append(((thing.top + row) * GRID + thing.left + column, what))
-    for begin, what in sorted(begins, reverse=True):
-        ahead[: begin + 1, :3] = what
-        ahead[: begin + 1, 3] += 1
-    return ahead
+        found.append(((thing.top + row) * GRID + thing.left + column, thing))
+    return found
 
 
 class Foresight(nn.Module):

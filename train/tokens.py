@@ -16,6 +16,7 @@ import argparse
 import json
 import random
 import time
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,24 @@ def forward(
     return model.model.generation_head(layers[-1].gather(1, at)).float(), layers[foresight.LAYER].gather(1, at)
 
 
+def free(pictures: torch.Tensor) -> torch.Tensor:
+    """bool [B, 576]: where an object could begin, if it began at a cell with background to the left and above."""
+    ground = pictures.view(-1, GRID, GRID) < len(BACKGROUNDS)
+    left = torch.nn.functional.pad(ground, (1, 0), value=True)[:, :, :-1]
+    above = torch.nn.functional.pad(ground, (0, 0, 1, 0), value=True)[:, :-1]
+    return (left & above).flatten(1)
+
+
+@cache
+def places() -> torch.Tensor:
+    """bool [576]: where objects of the scenes begin, the first token of each."""
+    rng = random.Random(0)
+    found = torch.zeros(GRID * GRID, dtype=torch.bool)
+    for scene in (sample(rng) for _ in range(4000)):
+        found[[begin for begin, _ in foresight.begins(scene, codes.encode(scene))]] = True
+    return found
+
+
 def choices_loss(logits: torch.Tensor, pictures: torch.Tensor) -> torch.Tensor:
     """How well the choices are made that the caption rules: the first code, which is the background, and the codes
     where an object's outline comes out of it.
@@ -106,23 +125,23 @@ def choices_loss(logits: torch.Tensor, pictures: torch.Tensor) -> torch.Tensor:
     counting that more often where it happens to begin would teach the model to begin too soon.
     """
     grounds = len(BACKGROUNDS)
-    ground = pictures.view(-1, GRID, GRID) < grounds
-    left = torch.nn.functional.pad(ground, (1, 0), value=True)[:, :, :-1]
-    above = torch.nn.functional.pad(ground, (0, 0, 1, 0), value=True)[:, :-1]
-    begins = (~ground & left & above).flatten(1)
+    begins = free(pictures) & (pictures >= grounds)
     among_objects = cross_entropy(logits[begins][:, grounds:], pictures[begins] - grounds)
     return among_objects + 0.1 * cross_entropy(logits[:, 0], pictures[:, 0])
 
 
 def guided_loss(logits: torch.Tensor, pictures: torch.Tensor, guidance: float) -> torch.Tensor:
-    """Cross-entropy of the scenes that have twins, under guidance.
+    """Cross-entropy of the scenes that have twins, under guidance, where the caption rules nothing.
 
-    Guidance magnifies every difference between the two rows, also where the caption rules nothing and the difference
-    is only what either has not learned. A small model's pictures fall apart over it unless it learns that, too.
+    Guidance magnifies every difference between the two rows, also where there should be none and the difference is
+    only what either has not learned. A small model's pictures fall apart over it unless it learns that, too. Where an
+    object may begin guidance is meant to make a difference: there the loss would teach the model to begin too late.
     """
     twins = twins_of(len(logits))
     guided = torch.lerp(logits[-twins:], logits[:twins], guidance)
-    return cross_entropy(guided.flatten(0, 1), pictures[:twins].flatten())
+    own = pictures[:twins]
+    ruled = free(own) & places().to(own.device)
+    return cross_entropy(guided[~ruled], own[~ruled])
 
 
 def optimizers(

@@ -12,7 +12,7 @@ from ssd_core.evaluate.scenes import BACKGROUNDS, GRID
 from train import foresight
 from train.model import build
 from train.text import build as build_tokenizer
-from train.tokens import Captions, batch, choices_loss, forward, guided_loss
+from train.tokens import Captions, batch, choices_loss, forward, guided_loss, places
 
 SIZE, TWINS = 8, 2
 
@@ -69,11 +69,13 @@ def test_choices_are_the_background_and_the_codes_where_objects_begin() -> None:
 
 
 def test_guidance_magnifies_what_twins_differ_in() -> None:
-    pictures = torch.zeros(SIZE, 1, dtype=torch.int64)
-    logits = torch.zeros(SIZE, 1, 2)
-    logits[:TWINS, 0, 0], logits[-TWINS:, 0, 0] = 1.0, 0.5
+    pictures = torch.zeros(SIZE, GRID * GRID, dtype=torch.int64)
+    logits = torch.zeros(SIZE, GRID * GRID, 2)
+    logits[:TWINS, :, 0], logits[-TWINS:, :, 0] = 1.0, 0.5
     logits[TWINS:-TWINS] = 99.0  # rows without a twin
-    logits[TWINS:-TWINS, 0, 0] = -99.0
+    logits[TWINS:-TWINS, :, 0] = -99.0
+    assert 20 < places().sum() < 200
+    logits[:TWINS, places(), 0] = -99.0  # where an object may begin, which is not asked
     for guidance in (1.0, 4.0):
         guided = 0.5 + guidance * 0.5
         assert guided_loss(logits, pictures, guidance).item() == pytest.approx(math.log1p(math.exp(-guided)))
