@@ -16,7 +16,7 @@ DEMO := "a red circle on a white background" "two blue squares" "a green triangl
 
 .PHONY: demo test
 demo: .venv/installed
-	$(BIN)/ssd-janus compare $(DEMO) --methods full,window,ssd --budget 0.2
+	$(BIN)/ssd-janus compare $(DEMO) --methods full,window,ssd --budget 0.2 --guidance 3
 
 test: .venv/installed-dev
 	$(BIN)/ruff check

@@ -36,12 +36,12 @@ METHODS: dict[str, ssd_core.Policy] = {
 }
 
 
-def draw_chunk(model: ImageModel, prompts: list[str], first: int) -> list[dict[str, Any]]:
+def draw_chunk(model: ImageModel, prompts: list[str], first: int, guidance: float) -> list[dict[str, Any]]:
     """Draw a chunk of prompts with every method; image k has seed first + k. One record a method."""
     records: list[dict[str, Any]] = []
     reference: torch.Tensor | None = None
     for method, policy in METHODS.items():
-        result = ssd_core.generate(model, prompts, policy, seed=first)
+        result = ssd_core.generate(model, prompts, policy, seed=first, guidance=guidance)
         reference = result.tokens if reference is None else reference
         verdicts = score(list(result.images.numpy()), prompts).verdicts
         records.append(
@@ -131,6 +131,7 @@ def main() -> None:
     parser.add_argument("--model", default="janus-shapes")
     parser.add_argument("--prompts", type=int, default=600)
     parser.add_argument("--batch", type=int, default=30, help="prompts drawn at once")
+    parser.add_argument("--guidance", type=float, default=3.0, help="3 is the best for the embedded model as it is")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--out", type=Path, default=Path("bench/results/quality"))
@@ -143,7 +144,7 @@ def main() -> None:
     done = {record["first"] for record in records}
     for first in range(0, len(prompts), given.batch):
         if first not in done:
-            fresh = draw_chunk(model, prompts[first : first + given.batch], first)
+            fresh = draw_chunk(model, prompts[first : first + given.batch], first, given.guidance)
             with lines.open("a") as file:
                 file.writelines(json.dumps(record) + "\n" for record in fresh)
             records += fresh
@@ -154,6 +155,7 @@ def main() -> None:
         "model": given.model,
         "device": str(model.device),
         "dtype": str(model.dtype),
+        "guidance": given.guidance,
         "processor": platform.processor() or platform.machine(),
         "torch": torch.__version__,
     }

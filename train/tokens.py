@@ -247,7 +247,7 @@ def main() -> None:
     parser.add_argument("--start", type=Path, help="a folder of weights to begin with, such as the shipped model's")
     parser.add_argument("--pictures", type=int, default=40_000, help="pictures to see in all")
     parser.add_argument("--batch", type=int, default=8, help="pictures a step")
-    parser.add_argument("--rate", type=float, default=0.015, help="learning rate of the inner matrices")
+    parser.add_argument("--rate", type=float, default=0.007, help="learning rate of the inner matrices")
     parser.add_argument("--minutes", type=float, default=5, help="minutes between checkpoints")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--bfloat16", action="store_true", help="for GPUs and processors that have bfloat16 units")
