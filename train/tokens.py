@@ -214,8 +214,9 @@ def train(
         choices = choices_loss(logits, pictures)
         expected, place = head.loss(middle, ahead)
         guided = guided_loss(logits, pictures, random.Random(step).uniform(1, STRONGEST))
-        # First it learns to read. Later the chance in choices would drown what is left to learn of drawing.
-        reading = max(READING, 1 - 2 * step / steps)
+        # First it learns to read, unless it begins with weights that can. Later the chance in choices would drown what
+        # is left to learn of drawing.
+        reading = READING if start else max(READING, 1 - 2 * step / steps)
         (loss + GUIDED * guided + PLACE * place + reading * (CHOICES * choices + AHEAD * expected)).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for stepper in steppers:
