@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -140,11 +141,21 @@ def main() -> None:
     prompts = held_out_prompts(given.prompts)
     lines = given.out.with_suffix(".jsonl")
     lines.parent.mkdir(parents=True, exist_ok=True)
+    settings = {
+        "model": given.model,
+        "weights": zlib.crc32(model.head.logits.weight.float().cpu().numpy().tobytes()),
+        "dtype": str(model.dtype),
+        "guidance": given.guidance,
+        "batch": given.batch,
+    }
     records = [json.loads(line) for line in lines.read_text().splitlines()] if lines.exists() else []
+    if any(record["settings"] != settings for record in records):
+        raise SystemExit(f"{lines} was drawn with other weights or settings; give another --out, or remove it.")
     done = {record["first"] for record in records}
     for first in range(0, len(prompts), given.batch):
         if first not in done:
             fresh = draw_chunk(model, prompts[first : first + given.batch], first, given.guidance)
+            fresh = [{"settings": settings, **record} for record in fresh]
             with lines.open("a") as file:
                 file.writelines(json.dumps(record) + "\n" for record in fresh)
             records += fresh
@@ -152,10 +163,8 @@ def main() -> None:
     rows = summary(records)
     show(rows)
     machine = {
-        "model": given.model,
+        **settings,
         "device": str(model.device),
-        "dtype": str(model.dtype),
-        "guidance": given.guidance,
         "processor": platform.processor() or platform.machine(),
         "torch": torch.__version__,
     }

@@ -16,6 +16,7 @@ from .held import Held, free_bytes
 from .links import CATEGORY, JanusModel, JanusTokens, KVPolicy, KVReport
 
 PREVIEW = 512  # pixels along the longer side
+SHOWN = 4  # pictures of a batch in a preview; each is decoded anew every time
 
 
 class Sampler(io.ComfyNode):
@@ -102,8 +103,8 @@ class Sampler(io.ComfyNode):
         def on_row(row: int, tokens: Tensor, _: Memory) -> None:
             picture = None
             if preview and (row + 1) % preview == 0:
-                undrawn = tokens.new_full((images, geometry.tokens), UNDRAWN)
-                undrawn[:, : tokens.shape[1]] = tokens
+                undrawn = tokens.new_full((min(images, SHOWN), geometry.tokens), UNDRAWN)
+                undrawn[:, : tokens.shape[1]] = tokens[:SHOWN]
                 picture = ("JPEG", mosaic(to_pil(paint(ready, undrawn))), PREVIEW)
             bar.update_absolute(row + 1, geometry.rows, picture)
 

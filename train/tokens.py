@@ -7,7 +7,7 @@ the colour an object begins with, and they would hardly be heard. So these choic
 every image token is asked what lies ahead (`foresight`).
 
 Writes a checkpoint every few minutes and goes on from it when started again. The learning rate stays flat and falls to
-zero over the last quarter, so `--pictures` may be raised or lowered between two starts.
+zero over the last half, so `--pictures` may be raised or lowered between two starts.
 """
 
 from __future__ import annotations
