@@ -89,7 +89,7 @@ class Layer(nn.Module):
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: Attend) -> Tensor:
         """x [B * T, hidden], cos and sin [B, T, 1, D] -> [B * T, hidden]."""
         heads, kv_heads, dim = self.shape.heads, self.shape.kv_heads, self.shape.head_dim
-        qkv = self.qkv(self.attention_norm(x)).view(*cos.shape[:2], heads + 2 * kv_heads, dim)
+        qkv = self.qkv(self.attention_norm(x)).contiguous().view(*cos.shape[:2], heads + 2 * kv_heads, dim)
         rotate(qkv[:, :, : heads + kv_heads], cos, sin)
         x = x + self.out(cache.attend(self.index, qkv).reshape(len(x), heads * dim))
         gate, up = self.gate_up(self.mlp_norm(x)).chunk(2, -1)
