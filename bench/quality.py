@@ -2,9 +2,9 @@
 
     python bench/quality.py --prompts 600 --out bench/results/quality
 
-Every chunk of prompts is drawn with the full cache and then with each method, so what is there can be compared at any
-time; started again, it goes on after the last whole chunk. Prompts are combinations the embedded model never saw. The
-interval is a paired bootstrap over prompts of the difference to the full cache.
+Every batch of prompts is drawn with the full cache and then with each method, so what is there can be compared at any
+time; started again, it goes on with the batches that are missing. Prompts are combinations the embedded model never
+saw. The interval is a paired bootstrap over prompts of the difference to the full cache.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import random
 import zlib
 from pathlib import Path
 from typing import Any
@@ -37,17 +38,28 @@ METHODS: dict[str, ssd_core.Policy] = {
 }
 
 
-def draw_chunk(model: ImageModel, prompts: list[str], first: int, guidance: float) -> list[dict[str, Any]]:
-    """Draw a chunk of prompts with every method; image k has seed first + k. One record a method."""
+def batches(model: ImageModel, prompts: list[str], size: int) -> list[list[str]]:
+    """Batches of prompts that are equally long, which are drawn fastest, in an order that mixes lengths, so that the
+    first ones stand for all."""
+    of_length: dict[int, list[str]] = {}
+    for prompt in prompts:
+        of_length.setdefault(len(model.encode(prompt)), []).append(prompt)
+    found = [alike[at : at + size] for alike in of_length.values() for at in range(0, len(alike), size)]
+    random.Random(0).shuffle(found)
+    return found
+
+
+def draw_batch(model: ImageModel, prompts: list[str], seed: int, guidance: float) -> list[dict[str, Any]]:
+    """Draw some prompts with every method; image k has seed + k. One record a method."""
     records: list[dict[str, Any]] = []
     reference: torch.Tensor | None = None
     for method, policy in METHODS.items():
-        result = ssd_core.generate(model, prompts, policy, seed=first, guidance=guidance)
+        result = ssd_core.generate(model, prompts, policy, seed=seed, guidance=guidance)
         reference = result.tokens if reference is None else reference
         verdicts = score(list(result.images.numpy()), prompts).verdicts
         records.append(
             {
-                "first": first,
+                "seed": seed,
                 "method": method,
                 "tasks": [verdict.task for verdict in verdicts],
                 "right": [verdict.right for verdict in verdicts],
@@ -131,7 +143,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="janus-shapes")
     parser.add_argument("--prompts", type=int, default=600)
-    parser.add_argument("--batch", type=int, default=30, help="prompts drawn at once")
+    parser.add_argument("--batch", type=int, default=16, help="prompts drawn at once")
     parser.add_argument("--guidance", type=float, default=3.0, help="3 is the best for the embedded model as it is")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
@@ -146,20 +158,22 @@ def main() -> None:
         "weights": zlib.crc32(model.head.logits.weight.float().cpu().numpy().tobytes()),
         "dtype": str(model.dtype),
         "guidance": given.guidance,
+        "prompts": given.prompts,
         "batch": given.batch,
     }
     records = [json.loads(line) for line in lines.read_text().splitlines()] if lines.exists() else []
     if any(record["settings"] != settings for record in records):
         raise SystemExit(f"{lines} was drawn with other weights or settings; give another --out, or remove it.")
-    done = {record["first"] for record in records}
-    for first in range(0, len(prompts), given.batch):
-        if first not in done:
-            fresh = draw_chunk(model, prompts[first : first + given.batch], first, given.guidance)
-            fresh = [{"settings": settings, **record} for record in fresh]
+    done = {record["seed"] for record in records}
+    seed = 0
+    for some in batches(model, prompts, given.batch):
+        if seed not in done:
+            fresh = [{"settings": settings, **record} for record in draw_batch(model, some, seed, given.guidance)]
             with lines.open("a") as file:
                 file.writelines(json.dumps(record) + "\n" for record in fresh)
             records += fresh
-            print(f"{first + given.batch} of {len(prompts)} prompts", flush=True)
+        seed += len(some)
+        print(f"{seed} of {len(prompts)} prompts", flush=True)
     rows = summary(records)
     show(rows)
     machine = {

@@ -34,9 +34,9 @@ from .questions import UNASKED, Questions
 from .text import build as build_tokenizer
 
 LOSSES = ("loss", "choices", "foresight", "place", "hindsight", "reading", "guided")  # as they are printed
-WEIGHTS = torch.tensor([1.0, 0.5, 0.5, 0.1, 0.3, 0.3, 0.3])  # of the losses while pictures are skimmed
-# Of the losses while pictures are whole: the chance in choices would drown what is left to learn of drawing.
-WHOLE = torch.tensor([1.0, 0.1, 0.05, 0.1, 0.05, 0.05, 0.3])
+READING = torch.tensor([1.0, 0.5, 0.5, 0.1, 0.3, 0.3, 0.3])  # weights of the losses while pictures are skimmed
+# And after that: the chance in choices would drown what is left to learn of drawing.
+DRAWING = torch.tensor([1.0, 0.1, 0.05, 0.1, 0.05, 0.05, 0.3])
 STRONGEST = 6.0  # guidance
 WARMUP = 50  # steps
 DECAY = 0.5  # share of the training, at its end, over which the learning rate falls to zero
@@ -179,11 +179,12 @@ def train(
         for stepper, flat in zip(steppers, rates, strict=True):
             for group in stepper.param_groups:
                 group["lr"] = flat * factor
-        skimming = step < skim * steps
+        reads = step < skim * steps
+        skimming = reads and step % 3 != 0  # in between, a whole batch keeps it from taking gaps for the rule
         part = batch(step, LIGHTER * size if skimming else size, captions, skim=skimming).to(device)
         with torch.autocast(device, torch.bfloat16, enabled=bfloat16):
             each = losses(model, asked, part, random.Random(step).uniform(1, STRONGEST))
-        (each @ (WEIGHTS if skimming else WHOLE).to(device)).backward()
+        (each @ (READING if reads else DRAWING).to(device)).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for stepper in steppers:
             stepper.step()
@@ -214,7 +215,7 @@ def main() -> None:
     parser.add_argument("--start", type=Path, help="a folder of weights to begin with, such as the shipped model's")
     parser.add_argument("--steps", type=int, default=12_000, help="steps in all")
     parser.add_argument("--batch", type=int, default=8, help=f"pictures a step; skimmed ones {LIGHTER} times as many")
-    parser.add_argument("--skim", type=float, default=0.6, help="share of the steps, at first, that skim pictures")
+    parser.add_argument("--skim", type=float, default=0.6, help="share of the steps, at first, of which two in three skim")
     parser.add_argument("--rate", type=float, default=0.007, help="learning rate of the inner matrices")
     parser.add_argument("--minutes", type=float, default=5, help="minutes between checkpoints")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
