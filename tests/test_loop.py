@@ -12,8 +12,9 @@ from ssd_core import SSD, UserError, generate, loop
 from ssd_core.cache import slots as slots_module
 from ssd_core.cache.attention import attend_slots
 from ssd_core.cache.cache import PromptCache, SlotCache
-from ssd_core.loop import GREY, UNDRAWN, paint
+from ssd_core.loop import GREY, paint
 from ssd_core.memory import PeakBytes
+from ssd_core.tokens import UNDRAWN
 from tests.table import HEADS, WARM, check_sentence, model_of, tensors_of
 from tests.tiny import TinyModel
 

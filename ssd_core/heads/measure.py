@@ -13,6 +13,7 @@ from ..errors import UserError
 from ..models.base import Geometry, ImageModel
 from ..models.decoder import split_heads
 from ..sampling import Sampling
+from ..tokens import UNDRAWN, check_tokens
 from .headmap import HeadMap
 
 if TYPE_CHECKING:
@@ -87,6 +88,8 @@ def shares(model: ImageModel, ids: Sequence[int], tokens: Tensor, neighbourhood:
     geometry, device = model.geometry, model.device
     neighbourhood = fit_neighbourhood(geometry, neighbourhood)
     check_tokens(geometry, tokens)
+    if (tokens == UNDRAWN).any():
+        raise UserError("Heads are measured on pictures that were drawn to the end; some tokens of these are undrawn.")
     pictures, prompt = len(tokens), len(ids)
     text = model.embed_text(torch.tensor([list(ids)])).expand(pictures, -1, -1)
     image = model.embed_image(tokens[:, :-1].flatten().to(device)).view(pictures, geometry.tokens - 1, -1)
@@ -154,14 +157,3 @@ def fit_neighbourhood(geometry: Geometry, neighbourhood: int | None) -> int:
             f"give 1 to {geometry.tokens - 2}."
         )
     return size
-
-
-def check_tokens(geometry: Geometry, tokens: Tensor) -> None:
-    """Refuse what are not the tokens of whole pictures."""
-    if tokens.ndim != 2 or tokens.shape[0] < 1 or tokens.shape[1] != geometry.tokens:
-        raise UserError(f"The tokens of pictures are a table [pictures, {geometry.tokens}], not {list(tokens.shape)}.")
-    if tokens.min() < 0 or tokens.max() >= geometry.codebook:
-        raise UserError(
-            f"Image tokens lie in 0..{geometry.codebook - 1}, not in {int(tokens.min())}..{int(tokens.max())}; "
-            "heads are measured on pictures that were drawn to the end."
-        )
