@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .cache.cache import SlotCache
-from .errors import UserError
+from .errors import OutOfMemoryError, UserError
 from .memory import Memory, plan_rows
 from .models.base import ImageModel
 from .policies import Full, Policy
@@ -93,7 +93,8 @@ def generate(
         int64 [n, m], memory); a true return value stops the drawing, and what was drawn so far is returned.
     check: called before each token; what it raises ends the drawing and is passed on.
 
-    Raises UserError for what cannot be drawn, and where memory runs out. Whatever ends it, the cache is given back.
+    Raises UserError for what cannot be drawn, and OutOfMemoryError, which is one, where memory runs out. Whatever
+    ends it, the cache is given back.
     """
     sampling = Sampling(guidance, temperature, top_k, top_p, greedy)
     policy = (policy or Full()).fit(model)
@@ -236,7 +237,7 @@ def explain_out_of_memory(memory: Memory, images: int) -> Iterator[None]:
         if not any(sign in str(error) for sign in OUT_OF_MEMORY):
             raise
         traceback.clear_frames(error.__traceback__)  # or what they hold would live as long as the sentence below
-        raise UserError(
+        raise OutOfMemoryError(
             f"Memory ran out: {images} images at once take {memory.peak_bytes / 2**30:.2f} GiB, "
             f"{memory.kv_bytes / 2**30:.2f} GiB of it for keys and values; draw fewer at once or lower the budget."
         ) from None

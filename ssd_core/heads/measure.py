@@ -17,7 +17,7 @@ from ..tokens import UNDRAWN, check_tokens
 from .headmap import HeadMap
 
 if TYPE_CHECKING:
-    from ..loop import Prompt
+    from ..loop import Check, Prompt
 
 OnProgress = Callable[[int, int], object]
 
@@ -30,6 +30,7 @@ def measure(
     seed: int = 0,
     guidance: float = 5.0,
     on_progress: OnProgress | None = None,
+    check: Check | None = None,
 ) -> HeadMap:
     """Draw the prompts with the full cache, one prompt after the other, and take the `shares` of what was drawn.
 
@@ -38,6 +39,7 @@ def measure(
     neighbourhood: see `shares`.
     seed: image k, counted over all prompts, is drawn with seed + k.
     on_progress: called after each row of the grid with (rows drawn, rows in all); what it raises ends the measuring.
+    check: called before each token; what it raises ends the measuring as well.
 
     Raises UserError for what cannot be drawn or measured.
     """
@@ -55,7 +57,7 @@ def measure(
                 on_progress(done + row + 1, len(ids) * rows)
 
         first = seed + place * images_per_prompt
-        drawn = generate(model, [prompt], None, images_per_prompt, first, guidance, on_row=on_row)
+        drawn = generate(model, [prompt], None, images_per_prompt, first, guidance, on_row=on_row, check=check)
         total += shares(model, prompt, drawn.tokens, neighbourhood)
     about = {
         "model": model.name,
