@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from PIL import ImageOps
 from PIL.Image import Resampling
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from .errors import UserError
 from .models.base import ImageModel
-from .pictures import to_pil
+from .pictures import from_pil, to_pil
 
 
 @torch.inference_mode()
@@ -35,5 +34,4 @@ def fitted(picture: Tensor, size: tuple[int, int]) -> Tensor:
         return picture
     [whole] = to_pil(picture.clamp(0, 1))
     height, width = size
-    resized = ImageOps.fit(whole, (width, height), Resampling.LANCZOS)
-    return torch.from_numpy(np.asarray(resized, np.float32) / 255)[None]
+    return from_pil(ImageOps.fit(whole, (width, height), Resampling.LANCZOS))[None]

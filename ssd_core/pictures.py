@@ -23,11 +23,16 @@ def to_pil(images: Tensor) -> list[Image.Image]:
     return [Image.fromarray(picture.numpy()) for picture in (images * 255).round().to("cpu", torch.uint8)]
 
 
+def from_pil(picture: Image.Image) -> Tensor:
+    """A picture -> float32 [height, width, 3] in 0..1, or [height, width] where it is grey."""
+    return torch.from_numpy(np.asarray(picture, np.float32) / 255)
+
+
 def read(path: Path, mode: str = "RGB") -> Tensor:
-    """A picture's file in one of Pillow's modes: float32 [height, width, 3], or [height, width] for "L", in 0..1."""
+    """A picture's file, taken in colours ("RGB") or in grey ("L"), as `from_pil` gives it."""
     try:
         with Image.open(path) as picture:
-            return torch.from_numpy(np.asarray(picture.convert(mode), np.float32) / 255)
+            return from_pil(picture.convert(mode))
     except OSError as error:
         raise UserError(f"{path} cannot be read as a picture ({error.strerror or 'of no known format'}).") from None
 
