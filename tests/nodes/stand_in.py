@@ -116,7 +116,7 @@ def module(name: str, **parts: Any) -> ModuleType:
     return made
 
 
-def load_pack(models: Path) -> tuple[ModuleType, Management]:
+def load_pack(models: Path, version: str = "0.33.0") -> tuple[ModuleType, Management]:
     """The pack, imported by its path as ComfyUI does, beside a models folder; and the memory manager it talks to."""
     management = Management("comfy.model_management")
     paths: dict[str, list[str]] = {}
@@ -141,6 +141,7 @@ def load_pack(models: Path) -> tuple[ModuleType, Management]:
         "comfy_api.latest": module(
             "comfy_api.latest", ComfyExtension=ComfyExtension, io=io, ui=SimpleNamespace(PreviewText=PreviewText)
         ),
+        "comfyui_version": module("comfyui_version", __version__=version),
         "folder_paths": module(
             "folder_paths",
             models_dir=str(models),
