@@ -14,6 +14,7 @@ from ..ssd_core.pictures import mosaic, to_pil
 from ..ssd_core.policies import Policy
 from .held import Held, free_bytes
 from .links import CATEGORY, JanusModel, JanusTokens, KVPolicy, KVReport
+from .meter import Meter, shown
 
 PREVIEW = 512  # pixels along the longer side
 SHOWN = 4  # pictures of a batch in a preview; each is decoded anew every time
@@ -76,7 +77,7 @@ class Sampler(io.ComfyNode):
                 JanusTokens.Output(display_name="tokens"),
                 KVReport.Output(display_name="report"),
             ],
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.dynprompt, io.Hidden.extra_pnginfo],
         )
 
     @classmethod
@@ -99,14 +100,16 @@ class Sampler(io.ComfyNode):
         ready = model.on_device(memory.peak_bytes - memory.weights_bytes)
         geometry = ready.geometry
         bar = ProgressBar(geometry.rows, node_id=cls.hidden.unique_id)
+        meter = Meter(cls.hidden, model.device)
 
-        def on_row(row: int, tokens: Tensor, _: Memory) -> None:
+        def on_row(row: int, tokens: Tensor, held: Memory) -> None:
             picture = None
             if preview and (row + 1) % preview == 0:
                 undrawn = tokens.new_full((min(images, SHOWN), geometry.tokens), UNDRAWN)
                 undrawn[:, : tokens.shape[1]] = tokens[:SHOWN]
                 picture = ("JPEG", mosaic(to_pil(paint(ready, undrawn))), PREVIEW)
             bar.update_absolute(row + 1, geometry.rows, picture)
+            meter.row(row + 1, tokens.numel(), held)
 
         result = generate(
             ready,
@@ -122,7 +125,8 @@ class Sampler(io.ComfyNode):
             on_row=on_row,
             check=management.throw_exception_if_processing_interrupted,
         )
-        return io.NodeOutput(result.images, result.tokens, report_of(model, result))
+        report = report_of(model, result)
+        return io.NodeOutput(result.images, result.tokens, report, ui=shown(cls.hidden, report))
 
 
 def report_of(model: Held, result: Result) -> dict[str, Any]:
@@ -135,7 +139,7 @@ def report_of(model: Held, result: Result) -> dict[str, Any]:
         "images": len(result.images),
         "seeds": [int(seed) for seed in result.seeds],
         "memory": result.memory.as_dict(),
-        "free_bytes": free_bytes() if model.device.type != "cpu" else None,
+        "free_bytes": free_bytes(model.device),
         "seconds": {"prefill": timing.prefill, "decode": timing.decode, "pictures": timing.pictures},
         "tokens_per_second": result.tokens_per_second,
         "versions": {"torch": torch.__version__},

@@ -143,7 +143,7 @@ def window(comfy: SimpleNamespace, budget: str = "9") -> Any:
 def test_compression_shows_slots_and_bytes(comfy: SimpleNamespace, held: Any) -> None:
     node = comfy.nodes["SSDJanusCompression"]
     assert node.execute({"method": "window", "budget": "30"}).ui is None
-    shown = node.execute({"method": "window", "budget": "30"}, model=held).ui.value
+    shown = node.execute({"method": "window", "budget": "30"}, model=held).ui["text"][0]
     assert "30 slots a head" in shown
     assert f"{2 * 2 * 4 * 30 * 8 * 2 * 4 / 1024:.3g} KiB for a picture" in shown
 
@@ -217,7 +217,7 @@ def test_the_readout_repeats_the_report(comfy: SimpleNamespace, held: Any) -> No
     node = comfy.nodes["SSDJanusReadout"].execute(report)
     text, as_json = node.args
     assert json.loads(as_json) == report
-    assert node.ui.value == text
+    assert node.ui["text"] == [text]
     memory = report["memory"]
     assert f"{memory['kv_bytes_full'] / memory['kv_bytes']:.1f} times fewer" in text
     assert "9 slots a head" in text
