@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from . import oldest  # noqa: F401  before what an old ComfyUI lacks is imported
 from .compression import Compression
 from .decode import Decode
 from .encode import Encode

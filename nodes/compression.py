@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..ssd_core.heads import HeadMap
 from ..ssd_core.memory import plan
@@ -10,6 +10,7 @@ from ..ssd_core.words import human, slots
 from .fields import options, policy_of
 from .held import Held
 from .links import CATEGORY, HeadMaps, JanusModel, KVPolicy
+from .meter import shown
 
 
 class Compression(io.ComfyNode):
@@ -40,6 +41,7 @@ class Compression(io.ComfyNode):
                 ),
             ],
             outputs=[KVPolicy.Output(display_name="policy")],
+            hidden=[io.Hidden.extra_pnginfo],
             has_intermediate_output=True,
         )
 
@@ -56,4 +58,4 @@ class Compression(io.ComfyNode):
             f"{slots(memory)} slots a head\n"
             f"{human(memory.kv_bytes)} for a picture, of {human(memory.kv_bytes_full)} in full"
         )
-        return io.NodeOutput(policy, ui=ui.PreviewText(text))
+        return io.NodeOutput(policy, ui=shown(cls.hidden, {"memory": memory.as_dict()}, text))

@@ -184,6 +184,31 @@ def test_the_plan_is_what_is_counted(policy: Policy, prompts: Sequence[str], gui
     assert planned.weights_bytes == parameters + rope
 
 
+@each_prompts
+@each_policy
+def test_the_bytes_of_each_row_are_those_of_the_filled_slots(
+    policy: Policy, prompts: Sequence[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, guidance = model_of(), 3.0
+    rows = prompt_rows(model, prompts, 1, "xyz", Sampling(guidance))
+    planned = plan_rows(model, policy, rows, Sampling(guidance))
+    full = plan_rows(model, Full(), rows, Sampling(guidance))
+    filled: list[int] = []
+
+    def see(cache: SlotCache) -> None:
+        layers = [slots for layer in cache.layers for slots in layer]
+        filled.append(sum(slots.kv[:, :, : slots.held].numel() * slots.kv.itemsize for slots in layers))
+
+    watch(monkeypatch, see)
+    draw(model, policy, prompts, guidance, negative="xyz")
+    columns = model.geometry.columns
+    assert planned.kv_bytes_by_row[1:] == filled[columns - 1 :: columns]
+    assert planned.kv_bytes_by_row[0] <= planned.kv_bytes_full_by_row[0] < planned.kv_bytes_full_by_row[-1]
+    assert planned.kv_bytes_by_row[-1] == planned.kv_bytes
+    assert planned.kv_bytes_full_by_row == full.kv_bytes_full_by_row == full.kv_bytes_by_row
+    assert planned.kv_bytes_full_by_row[-1] == planned.kv_bytes_full
+
+
 @each_policy
 def test_what_a_drawing_reports_is_what_plan_says(policy: Policy) -> None:
     model = model_of()

@@ -29,9 +29,10 @@ class Geometry:
         """Image tokens of one picture."""
         return self.rows * self.columns
 
-    def cached_tokens(self, prompt: int) -> int:
-        """Tokens a full cache holds at the end of a picture: the last image token is drawn, but never fed back."""
-        return prompt + self.tokens - 1
+    def cached_tokens(self, prompt: int, rows: int | None = None) -> int:
+        """Tokens a full cache holds once `rows` rows of a picture are drawn, all by default: the last image token is
+        drawn, but not fed back yet."""
+        return prompt + (self.rows if rows is None else rows) * self.columns - 1
 
 
 class ImageModel(nn.Module, ABC):
