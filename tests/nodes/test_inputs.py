@@ -73,6 +73,10 @@ def sampler(**changes: Any) -> Inputs:
     return lambda _: {"model": held(), "prompt": "abc", "temperature": 4.0, "preview": 0} | changes
 
 
+def planned(_: Comfy) -> dict[str, Any]:
+    return {"model": held(), "vram": 0.01}  # more would hold very many pictures of so small a model
+
+
 def begun(**changes: Any) -> Inputs:
     tokens = torch.arange(24)[None] % 20
     return sampler(**{"start": tokens, "keep_rows": 3} | changes)
@@ -188,10 +192,10 @@ CASES: dict[str, dict[str, list[Case]]] = {
         "report": [Case(lambda comfy: {"report": report(comfy)}, lambda comfy: {"report": report(comfy, 3)})],
     },
     "SSDJanusPlan": {
-        "model": [Case(lambda _: {"model": held()}, lambda _: {"model": held(rows=8)})],
-        "policy": [Case(lambda _: {"model": held()}, lambda comfy: {"policy": policy(comfy, "30")})],
-        "images": [Case(lambda _: {"model": held()}, setting(images=5))],
-        "vram": [Case(lambda _: {"model": held()}, setting(vram=0.5))],
+        "model": [Case(planned, lambda _: {"model": held(rows=8)})],
+        "policy": [Case(planned, lambda comfy: {"policy": policy(comfy, "30")})],
+        "images": [Case(planned, setting(images=5))],
+        "vram": [Case(planned, setting(vram=0.02))],
     },
     "SSDJanusEncode": {
         "model": [
@@ -246,6 +250,10 @@ def seen(value: Any) -> Any:
         return str(value)
     if isinstance(value, dict):
         return {key: seen(own) for key, own in value.items() if key not in ("seconds", "tokens_per_second")}
+    if isinstance(value, list):
+        return list(map(seen, value))
+    if isinstance(value, stand_in.PreviewText):
+        return value.value
     if hasattr(value, "patcher"):
         return value.model.name, value.model.dtype
     return value
