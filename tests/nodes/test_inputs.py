@@ -179,7 +179,7 @@ CASES: dict[str, dict[str, list[Case]]] = {
         ],
         "keep_rows": [
             Case(begun(), setting(keep_rows=2)),
-            Case(begun(), setting(keep_rows=7), "Of a picture's rows of tokens 0 to 6"),
+            Case(begun(), setting(keep_rows=7), "A picture has 6 rows of tokens, so 0 to 6 can be kept"),
             Case(sampler(), setting(keep_rows=2), "keep_rows and mask say what stays"),
         ],
         "mask": [
