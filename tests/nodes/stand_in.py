@@ -22,6 +22,8 @@ class Interrupted(BaseException):
 
 
 class Input:
+    kind: str
+
     def __init__(self, name: str, **options: Any) -> None:
         self.id, self.options = name, options
 
