@@ -32,14 +32,9 @@ class Sampler(io.ComfyNode):
             description="Draws pictures token by token, over a cache that keeps what its policy says.",
             search_aliases=["Janus", "text to image", "generate"],
             inputs=[
-                JanusModel.Input("model", tooltip="What draws; Load Janus-Pro gives one."),
+                JanusModel.Input("model"),
                 KVPolicy.Input("policy", optional=True, tooltip="How the cache is kept small; without one, in full."),
-                io.String.Input(
-                    "prompt",
-                    multiline=True,
-                    default="a red circle and a blue ring",
-                    tooltip="What to draw. janus-shapes knows coloured shapes, Janus-Pro anything.",
-                ),
+                io.String.Input("prompt", multiline=True, default="a red circle and a blue ring"),
                 io.String.Input(
                     "negative",
                     multiline=True,
@@ -63,14 +58,7 @@ class Sampler(io.ComfyNode):
                     step=0.1,
                     tooltip="How much the prompt counts; 1 switches guidance off and halves the work.",
                 ),
-                io.Float.Input(
-                    "temperature",
-                    default=1.0,
-                    min=0.01,
-                    max=10.0,
-                    step=0.01,
-                    tooltip="Below 1 likely tokens come even more often, above 1 rare ones do.",
-                ),
+                io.Float.Input("temperature", default=1.0, min=0.01, max=10.0, step=0.01),
                 io.Int.Input("top_k", default=0, min=0, max=65536, tooltip="Only the k likeliest tokens; 0 is all."),
                 io.Float.Input(
                     "top_p",
@@ -78,7 +66,7 @@ class Sampler(io.ComfyNode):
                     min=0.01,
                     max=1.0,
                     step=0.01,
-                    tooltip="Only the likeliest tokens that make up this share; 1 is all.",
+                    tooltip="Only the likeliest tokens of this share",
                 ),
                 io.Int.Input(
                     "preview", default=1, min=0, max=1024, tooltip="Show the picture every so many rows; 0 is never."
