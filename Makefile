@@ -22,6 +22,7 @@ test: .venv/installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	PYTHON=$(CURDIR)/$(BIN)/python .ci/types-of-nodes
 	$(BIN)/python -m pytest -q
 
 .venv/installed: pyproject.toml constraints-dev.txt

@@ -9,10 +9,12 @@ import folder_paths
 
 from ..ssd_core.errors import UserError
 from ..ssd_core.heads.headmap import SHIPPED
+from .download import REPOSITORIES
 
 EMBEDDED = "janus-shapes"
 KIND = "janus"
 MAPS = "janus_heads"
+DOWNLOADS = {f"download {name}": name for name in REPOSITORIES}
 
 for name in (KIND, "Janus-Pro"):  # other packs keep their Janus in the latter
     folder_paths.add_model_folder_path(KIND, str(Path(folder_paths.models_dir) / name))
@@ -30,8 +32,13 @@ def found() -> dict[str, Path]:
 
 
 def names() -> list[str]:
-    """What can be loaded, the embedded model first."""
-    return [EMBEDDED, *found()]
+    """What can be loaded: the embedded model, what is on the disk, and what can be fetched."""
+    return [EMBEDDED, *found(), *DOWNLOADS]
+
+
+def folder_for(name: str) -> Path:
+    """Where a model of this name is, or where it is to be fetched to."""
+    return found().get(name, Path(folder_paths.get_folder_paths(KIND)[0]) / name)
 
 
 def path_of(name: str) -> str:

@@ -48,8 +48,8 @@ class Heads(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="The share of far attention above which the picture shows a head as semantic; KV Compression "
-                    "has its own.",
+                    tooltip="Heads with a larger share of far attention have a dot in the picture; KV Compression has "
+                    "its own.",
                 ),
             ],
             outputs=[HeadMaps.Output(display_name="head_map"), io.Image.Output(display_name="image")],

@@ -2,66 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import shutil
 from dataclasses import fields
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from ssd_core.models.checkpoint.files import find
 from ssd_core.policies import METHODS
 from tests.nodes import stand_in
-from tests.tiny import tiny
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A models folder with a copy of the embedded model under each name where a Janus may lie."""
-    folder = tmp_path_factory.mktemp("models")
-    for kind in ("janus", "Janus-Pro"):
-        shutil.copytree(find("janus-shapes"), folder / kind / f"mine-{kind}")
-    (folder / "janus" / "notes").mkdir()
-    (folder / "secret").mkdir()
-    (folder / "secret" / "config.json").write_text("{}")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def comfy(models: Path) -> SimpleNamespace:
-    """The pack's nodes by their ids, and ComfyUI's memory manager."""
-    pack, management = stand_in.load_pack(models)
-    extension = asyncio.run(pack.comfy_entrypoint())
-    nodes = {node.define_schema().node_id: node for node in asyncio.run(extension.get_node_list())}
-    return SimpleNamespace(nodes=nodes, management=management)
-
-
-@pytest.fixture
-def held(comfy: SimpleNamespace) -> Any:
-    """A tiny model in the hands of the memory manager."""
-    comfy.management.interrupt_after = None
-    model = tiny(rows=6, columns=4)
-    return SimpleNamespace(model=model, device=torch.device("cpu"), on_device=lambda needed: model)
-
-
-def defaults(node: Any) -> dict[str, Any]:
-    """What the widgets of a node hold when it is new; a choice of several sets of widgets as ComfyUI passes it."""
-    given: dict[str, Any] = {}
-    for own in node.define_schema().inputs:
-        if own.kind == "DynamicCombo":
-            option = own.options["options"][0]
-            given[own.id] = {own.id: option.key, **{inner.id: inner.options["default"] for inner in option.inputs}}
-        elif "default" in own.options:
-            given[own.id] = own.options["default"]
-    return given
-
-
-def run(node: Any, **given: Any) -> Any:
-    return node.execute(**(defaults(node) | given))
+from tests.nodes.running import run
 
 
 def test_nodes_say_what_they_are(comfy: SimpleNamespace) -> None:
@@ -76,7 +27,13 @@ def test_nodes_say_what_they_are(comfy: SimpleNamespace) -> None:
 def test_models_are_found_and_nothing_outside_their_folders(comfy: SimpleNamespace) -> None:
     load = comfy.nodes["SSDJanusLoad"]
     [choice, _] = load.define_schema().inputs
-    assert choice.options["options"] == ["janus-shapes", "mine-janus", "mine-Janus-Pro"]
+    assert choice.options["options"] == [
+        "janus-shapes",
+        "mine-janus",
+        "mine-Janus-Pro",
+        "download Janus-Pro-1B",
+        "download Janus-Pro-7B",
+    ]
     for name in ("../secret", "secret", "/etc", ""):
         with pytest.raises(Exception, match="There is no model") as caught:
             load.execute(name, "auto")
@@ -160,28 +117,6 @@ def test_the_sampler_draws_what_the_engine_draws(comfy: SimpleNamespace, held: A
     assert report["seeds"] == [5, 6, 7]
     assert report["memory"] == expected.memory.as_dict()
     json.dumps(report, allow_nan=False)
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("prompt", "another"),
-        ("negative", "bad"),
-        ("seed", 1),
-        ("images", 2),
-        ("guidance", 1.0),
-        ("temperature", 9.0),
-        ("top_k", 1),
-        ("top_p", 0.01),
-        ("policy", "window"),
-    ],
-)
-def test_every_input_of_the_sampler_counts(comfy: SimpleNamespace, held: Any, name: str, value: Any) -> None:
-    sampler = comfy.nodes["SSDJanusSampler"]
-    plain = {"model": held, "prompt": "abc", "temperature": 4.0}
-    before = run(sampler, **plain).args[1]
-    after = run(sampler, **plain | {name: window(comfy, "6") if name == "policy" else value}).args[1]
-    assert not before.equal(after)
 
 
 @pytest.mark.parametrize("images", [3, 6])
