@@ -1,78 +1,73 @@
-"""What ComfyUI's server says of the nodes under /object_info, made from their schemas without ComfyUI.
-
-tests/comfyui holds it against the real server's.
-"""
+"""What ComfyUI's /object_info says of the pack's nodes, made from their schemas."""
 
 from __future__ import annotations
 
-import asyncio
-from pathlib import Path
 from typing import Any
 
-from tests.nodes import stand_in
+from tests.nodes.stand_in import Input, Schema
 
-TYPES = {
-    **{name: name.upper() for name in ("Boolean", "Combo", "Float", "Image", "Int", "Mask", "String")},
-    "DynamicCombo": "COMFY_DYNAMICCOMBO_V3",
-}
-Spec = list[Any]  # of an input: [type, options]
-
-
-def nodes(models: Path) -> list[Any]:
-    """The pack's nodes, beside a folder of models."""
-    pack, _ = stand_in.load_pack(models)
-    listed: list[Any] = asyncio.run(asyncio.run(pack.comfy_entrypoint()).get_node_list())
-    return listed
-
-
-def object_info(models: Path) -> dict[str, dict[str, Any]]:
-    """All nodes by their ids."""
-    return {schema.node_id: node_info(schema) for schema in (node.define_schema() for node in nodes(models))}
-
-
-def node_info(schema: stand_in.Schema) -> dict[str, Any]:
-    """What the server says of a node."""
-    outputs = schema.parts["outputs"]
-    return {
-        "input": inputs_info(schema.inputs),
-        "output": [type_of(type(output).__name__.removesuffix("Output")) for output in outputs],
-        "output_name": [output.options["display_name"] for output in outputs],
-        "output_tooltips": [output.options.get("tooltip") for output in outputs],
-        "output_node": schema.parts.get("is_output_node", False),
-        "name": schema.node_id,
-        **{part: schema.parts[part] for part in ("display_name", "description", "category")},
-        "python_module": "custom_nodes.ssd-janus",
-    }
-
-
-def inputs_info(inputs: list[stand_in.Input]) -> dict[str, dict[str, Spec]]:
-    """Inputs by whether they are needed, in their order."""
-    groups: dict[str, dict[str, Spec]] = {"required": {}}
-    for own in inputs:
-        options = {name: value for name, value in own.options.items() if name != "optional"}
-        if own.kind == "DynamicCombo":
-            choices = options["options"]
-            options["options"] = [{"key": each.key, "inputs": inputs_info(each.inputs)} for each in choices]
-        group = "optional" if own.options.get("optional") else "required"
-        groups.setdefault(group, {})[own.id] = [type_of(own.kind), options]
-    return groups
+SPELT = {"Combo": "COMBO", "DynamicCombo": "COMFY_DYNAMICCOMBO_V3"}  # the other types are their names in capitals
 
 
 def type_of(kind: str) -> str:
-    return TYPES.get(kind, kind)
+    return SPELT.get(kind, kind.upper())
 
 
-def flat(inputs: dict[str, dict[str, Spec]]) -> dict[str, Spec]:
-    """The inputs of all groups."""
-    return {name: spec for group in inputs.values() for name, spec in group.items()}
+def described(own: Input) -> list[Any]:
+    """An input: its type and what its widget must know."""
+    options = {name: value for name, value in own.options.items() if name != "optional"}
+    if own.kind == "DynamicCombo":
+        choices = [{"key": choice.key, "inputs": inputs(choice.inputs)} for choice in options["options"]]
+        options = options | {"options": choices}
+    return [type_of(own.kind), options]
 
 
-def choices(inputs: dict[str, dict[str, Spec]]) -> dict[str, list[Spec]]:
-    """The inputs that come with a choice of another, as "method.budget", each with the specs it has in the choices."""
-    found: dict[str, list[Spec]] = {}
-    for name, (kind, options) in flat(inputs).items():
-        if kind == TYPES["DynamicCombo"]:
+def inputs(all_of_them: list[Input]) -> dict[str, dict[str, Any]]:
+    """Inputs by whether they must be there."""
+    by_need: dict[str, dict[str, Any]] = {"required": {}}
+    for own in all_of_them:
+        need = "optional" if own.options.get("optional") else "required"
+        by_need.setdefault(need, {})[own.id] = described(own)
+    return by_need
+
+
+def object_info(schemas: list[Schema]) -> dict[str, Any]:
+    """The nodes by their ids."""
+    nodes: dict[str, Any] = {}
+    for schema in schemas:
+        parts, given = schema.parts, inputs(schema.inputs)
+        outputs = parts.get("outputs", [])
+        kinds = [type_of(output.kind) for output in outputs]
+        nodes[schema.node_id] = {
+            "input": given,
+            "input_order": {need: list(own) for need, own in given.items()},
+            "output": kinds,
+            "output_is_list": [False] * len(kinds),
+            "output_name": [
+                output.options.get("display_name", kind) for output, kind in zip(outputs, kinds, strict=True)
+            ],
+            "name": schema.node_id,
+            "display_name": parts["display_name"],
+            "description": parts["description"],
+            "category": parts["category"],
+            "python_module": "custom_nodes.ssd-janus",
+            "output_node": parts.get("is_output_node", False),
+            "search_aliases": parts["search_aliases"],
+        }
+    return nodes
+
+
+def flat(given: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The inputs of a node, needed or not."""
+    return {name: own for by_need in given.values() for name, own in by_need.items()}
+
+
+def chosen(given: dict[str, dict[str, Any]]) -> dict[str, list[Any]]:
+    """The inputs that come with a choice, by names such as "method.budget", each as all choices that have it say."""
+    found: dict[str, list[Any]] = {}
+    for name, (kind, options) in flat(given).items():
+        if kind == SPELT["DynamicCombo"]:
             for choice in options["options"]:
-                for inner, spec in flat(choice["inputs"]).items():
-                    found.setdefault(f"{name}.{inner}", []).append(spec)
+                for inner, own in flat(choice["inputs"]).items():
+                    found.setdefault(f"{name}.{inner}", []).append(own)
     return found

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.nodes.object_info import choices, flat
+from tests.nodes.object_info import chosen, flat
 
 DOCS = Path(__file__).parents[2] / "web" / "docs"
 HEADINGS = {"en": ("Inputs", "Outputs"), "zh": ("输入", "输出")}
@@ -30,7 +30,7 @@ def test_every_node_has_its_page(info: dict[str, Any], language: str) -> None:
     for name, node in info.items():
         text = page(name, language).read_text(encoding="utf-8")
         inputs, outputs = HEADINGS[language]
-        assert sorted(rows(text, inputs)) == sorted([*flat(node["input"]), *choices(node["input"])]), name
+        assert sorted(rows(text, inputs)) == sorted([*flat(node["input"]), *chosen(node["input"])]), name
         assert rows(text, outputs) == node["output_name"], name
 
 

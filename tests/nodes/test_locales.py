@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.nodes.object_info import choices, flat
+from tests.nodes.object_info import chosen, flat
 
 ROOT = Path(__file__).parents[2]
 LOCALES = ROOT / "locales"
@@ -26,7 +26,7 @@ def read(language: str, name: str) -> dict[str, Any]:
 def words_of(node: dict[str, Any]) -> dict[str, Any]:
     """A node's words by the keys that the page looks for; a point in a name is an underscore there."""
     inputs = {name: words(name, [spec]) for name, spec in flat(node["input"]).items()}
-    inner = {name.replace(".", "_"): words(name.split(".")[1], specs) for name, specs in choices(node["input"]).items()}
+    inner = {name.replace(".", "_"): words(name.split(".")[1], specs) for name, specs in chosen(node["input"]).items()}
     outputs = {str(place): {"name": name} for place, name in enumerate(node["output_name"])}
     return {
         "display_name": node["display_name"],
@@ -53,7 +53,7 @@ def leaves(words: dict[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
 
 def test_every_input_has_its_tooltip(info: dict[str, Any]) -> None:
     for name, node in info.items():
-        all_specs = {own: [spec] for own, spec in flat(node["input"]).items()} | choices(node["input"])
+        all_specs = {own: [spec] for own, spec in flat(node["input"]).items()} | chosen(node["input"])
         for own, specs in all_specs.items():
             assert all(options.get("tooltip") for _, options in specs), (name, own)
 

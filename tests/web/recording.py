@@ -1,0 +1,42 @@
+"""A run of the nodes, recorded as the messages that ComfyUI sends to the page while it lasts."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from ssd_core.models.checkpoint import load
+from tests.nodes import stand_in
+from tests.web.graphs import COMPRESSION, GRAPH, READOUT, SAMPLER
+
+Message = tuple[str, dict[str, Any]]
+PROMPT = {"prompt_id": "a prompt"}
+
+
+def record(nodes: dict[str, Any]) -> list[Message]:
+    """What the page is told of a drawing by the embedded model with a compressed cache: its beginning, each row's
+    figures, and what the nodes show in the end."""
+    model = load("janus-shapes")
+    held = SimpleNamespace(model=model, device=model.device, on_device=lambda needed: model)
+    server = stand_in.PromptServer.instance
+    server.sent.clear()
+    messages: list[Message] = [("execution_start", PROMPT)]
+
+    def run(name: str, number: str, **given: Any) -> Any:
+        node = nodes[name]
+        node.hidden = SimpleNamespace(
+            unique_id=number,
+            dynprompt=SimpleNamespace(get_display_node_id=str),
+            extra_pnginfo={"workflow": {"id": GRAPH}},
+        )
+        widgets = {own.id: own.options["default"] for own in node.define_schema().inputs if "default" in own.options}
+        output = node.execute(**widgets | given)
+        messages.extend((event, data) for event, data, _ in server.sent)
+        server.sent.clear()
+        messages.append(("executed", {"node": number, "display_node": number, "output": output.ui, **PROMPT}))
+        return output
+
+    policy = run("SSDJanusCompression", COMPRESSION, method={"method": "ssd", "budget": "0.2"}, model=held).args[0]
+    report = run("SSDJanusSampler", SAMPLER, model=held, policy=policy, guidance=3.0, preview=0).args[2]
+    run("SSDJanusReadout", READOUT, report=report)
+    return [*messages, ("execution_success", PROMPT)]
