@@ -26,7 +26,7 @@ from PIL import Image
 PACK = Path(__file__).parents[2]
 LAUNCH = Path(__file__).with_name("launch.py")
 NAME = "ssd-janus"  # of the pack among the custom nodes
-START = 300  # seconds a server may take to answer, on a machine that does other things as well
+START = 600  # seconds a server may take to answer, on a machine that does other things as well
 QUIET = 120  # seconds without any message after which a run has failed
 PREVIEW_IMAGE = 1  # what a binary message begins with, and then four bytes of format
 Prompt = dict[str, dict[str, Any]]
