@@ -9,7 +9,7 @@ import folder_paths
 
 from ..ssd_core.errors import UserError
 from ..ssd_core.heads.headmap import SHIPPED
-from .download import REPOSITORIES
+from .hub import REPOSITORIES
 
 EMBEDDED = "janus-shapes"
 KIND = "janus"

@@ -7,8 +7,8 @@ from comfy.utils import ProgressBar
 from comfy_api.latest import io
 
 from . import folders
-from .download import complete, download
 from .held import Held
+from .hub import complete, download
 from .links import CATEGORY, JanusModel
 
 PRECISIONS = ["auto", "bf16", "fp16", "fp32"]

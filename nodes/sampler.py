@@ -144,8 +144,8 @@ class Sampler(io.ComfyNode):
             picture = None
             if preview and (row + 1) % preview == 0:
                 undrawn = tokens.new_full((images, geometry.tokens), UNDRAWN) if kept is None else kept.to(tokens)
-                shown_tokens = torch.cat([tokens, undrawn[:, tokens.shape[1] :]], 1)[:SHOWN]
-                picture = ("JPEG", mosaic(to_pil(paint(ready, shown_tokens))), PREVIEW)
+                so_far = torch.cat([tokens, undrawn[:, tokens.shape[1] :]], 1)[:SHOWN]
+                picture = ("JPEG", mosaic(to_pil(paint(ready, so_far))), PREVIEW)
             bar.update_absolute(row + 1, geometry.rows, picture)
             meter.row(row + 1, tokens.numel(), held)
 

@@ -1,7 +1,7 @@
-"""A stand-in for huggingface_hub, for the fetching program to import. Environment variables say how it behaves.
+"""A stand-in for huggingface_hub, for the fetching program (nodes/hub) to import.
 
-HUB: the folder that is "on the hub". HUB_DOES: "works", "slow", "offline", "full" or "dies". HUB_LOG: a file that
-calls are noted in.
+Environment variables say how it behaves. HUB: the folder that is "on the hub". HUB_DOES: "works", "slow", "offline",
+"full" or "dies". HUB_LOG: a file that calls are noted in.
 """
 
 from __future__ import annotations

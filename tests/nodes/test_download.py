@@ -158,7 +158,7 @@ def test_a_hub_that_lacks_files_is_a_sentence(comfy: SimpleNamespace, hub: Hub, 
 
 def test_the_program_ends_with_whoever_started_it(comfy: SimpleNamespace, hub: Hub, tmp_path: Path) -> None:
     hub.does("slow")
-    program = Path(__file__).parents[2] / "nodes" / "fetch.py"
+    program = Path(__file__).parents[2] / "nodes" / "hub" / "fetch.py"
     with subprocess.Popen(  # noqa: S603
         [sys.executable, str(program), "a/b", str(tmp_path), "*.safetensors"],
         stdin=subprocess.PIPE,

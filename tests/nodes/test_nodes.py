@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
+from ssd_core.loop import GREY
 from ssd_core.policies import METHODS
 from tests.nodes import stand_in
 from tests.nodes.running import run
+from tests.table import check_sentence
+from tests.tiny import TinyModel
 
 
 def test_nodes_say_what_they_are(comfy: SimpleNamespace) -> None:
@@ -166,3 +171,72 @@ def test_the_plan_says_what_fits(comfy: SimpleNamespace, held: Any) -> None:
     full = plan.execute(held, images=3, vram=0.25).args[1]
     assert full < most < more
     assert plan.execute(held, images=4, vram=0.25, policy=window(comfy, "30")).args[0] != text
+
+
+@pytest.mark.parametrize(
+    ("room", "said"), [(2, "2 would fit now"), (0, "not one would fit now"), (9, "2 would fit now")]
+)
+def test_out_of_memory_says_what_would_fit(
+    comfy: SimpleNamespace, held: Any, monkeypatch: pytest.MonkeyPatch, room: int, said: str
+) -> None:
+    from ssd_core import plan
+
+    def fail(self: TinyModel, tokens: Tensor) -> Tensor:
+        if tokens.device.type != "meta":
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return self.codes(tokens)
+
+    free = plan(held.model, None, room or 1, 5).peak_bytes - plan(held.model).weights_bytes - (room == 0)
+    monkeypatch.setattr(comfy.management, "get_free_memory", lambda _: free)
+    monkeypatch.setattr(TinyModel, "embed_image", fail)
+    with pytest.raises(Exception, match=said) as caught:
+        run(comfy.nodes["SSDJanusSampler"], model=held, prompt="abc", images=3)
+    check_sentence(caught.value)
+    assert type(caught.value).__name__ == "UserError"
+    assert "3 images at once take" in str(caught.value)
+
+
+def test_a_preview_of_a_redrawing_shows_what_stays(comfy: SimpleNamespace, held: Any) -> None:
+    mask = torch.zeros(1, 6, 4)
+    mask[:, :2] = 1
+    start = torch.full((1, 24), 19)
+    run(comfy.nodes["SSDJanusSampler"], model=held, prompt="abc", images=2, start=start, mask=mask)
+    [first, *_] = [preview[1] for _, _, preview in stand_in.ProgressBar.told]
+    assert first.getpixel((2, 3)) == (round(GREY * 255),) * 3  # the second row comes later
+    assert first.getpixel((2, 11)) == (round(19 / 20 * 255),) * 3  # the last stays
+    assert len(stand_in.ProgressBar.told) == 2
+
+
+def test_measuring_heads_shows_progress_and_is_interrupted(comfy: SimpleNamespace, held: Any) -> None:
+    measuring = {"source": "measure", "prompts": "ab\ncd", "images": 1, "seed": 0, "save_as": ""}
+    run(comfy.nodes["SSDJanusHeads"], model=held, source=measuring)
+    assert [(value, total) for value, total, _ in stand_in.ProgressBar.told] == [(row, 12) for row in range(1, 13)]
+    comfy.management.interrupt_after = 30
+    with pytest.raises(stand_in.Interrupted):
+        run(comfy.nodes["SSDJanusHeads"], model=held, source=measuring)
+    assert len(stand_in.ProgressBar.told) == 30 // 4
+
+
+def test_a_head_map_is_kept_and_loaded_and_never_overwritten(comfy: SimpleNamespace, held: Any, models: Path) -> None:
+    node = comfy.nodes["SSDJanusHeads"]
+    measuring = {"source": "measure", "prompts": "ab", "images": 1, "seed": 0, "save_as": "kept"}
+    head_map, image = run(node, model=held, source=measuring).args
+    assert (models / "janus" / "heads" / "kept.safetensors").is_file()
+    assert image.shape[0] == 1
+    [source, *_] = node.define_schema().inputs
+    [choice] = source.options["options"][1].inputs
+    assert "kept.safetensors" in choice.options["options"]
+    loaded = run(node, model=held, source={"source": "load", "map": "kept.safetensors"}).args[0]
+    assert loaded.share.equal(head_map.share)
+    with pytest.raises(Exception, match=r"There is a head map kept\.safetensors already"):
+        run(node, model=held, source=measuring)
+    assert "heads" not in comfy.nodes["SSDJanusLoad"].define_schema().inputs[0].options["options"]
+
+
+def test_tokens_become_pictures_and_tokens_again(comfy: SimpleNamespace, held: Any) -> None:
+    tokens = torch.arange(48).view(2, 24) % 20
+    [images] = run(comfy.nodes["SSDJanusDecode"], model=held, tokens=tokens).args
+    assert images.equal(held.model.decode_image(tokens))
+    assert run(comfy.nodes["SSDJanusEncode"], model=held, images=images).args[0].equal(tokens)
+    tokens[0, 0] = -1
+    assert (run(comfy.nodes["SSDJanusDecode"], model=held, tokens=tokens).args[0][0, :2, :2] == GREY).all()

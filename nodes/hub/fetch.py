@@ -35,7 +35,8 @@ def main(repository: str, folder: str, *patterns: str) -> int:
 
 
 def end_with_input() -> None:
-    sys.stdin.read()
+    while os.read(0, 1):  # not sys.stdin, whose lock this thread would still hold when Python ends
+        pass
     os._exit(1)
 
 

@@ -13,9 +13,9 @@ from queue import Empty, Queue
 from threading import Thread
 from typing import Any
 
-from ..ssd_core.errors import UserError
-from ..ssd_core.models.checkpoint.files import Checkpoint
-from ..ssd_core.words import human
+from ...ssd_core.errors import UserError
+from ...ssd_core.models.checkpoint.files import Checkpoint
+from ...ssd_core.words import human
 
 # in transformers' layout, whose weights are safetensors: DeepSeek's own are pickles
 REPOSITORIES = {
