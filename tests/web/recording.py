@@ -5,18 +5,20 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from ssd_core.models.checkpoint import load
+from ssd_core import SSD
 from tests.nodes import stand_in
+from tests.tiny import random_map, tiny
 from tests.web.graphs import COMPRESSION, GRAPH, READOUT, SAMPLER
 
 Message = tuple[str, dict[str, Any]]
 PROMPT = {"prompt_id": "a prompt"}
+ROWS = 20  # of the grid
 
 
 def record(nodes: dict[str, Any]) -> list[Message]:
-    """What the page is told of a drawing by the embedded model with a compressed cache: its beginning, each row's
-    figures, and what the nodes show in the end."""
-    model = load("janus-shapes")
+    """What the page is told of a drawing with a compressed cache: its beginning, the rows' figures, and what the nodes
+    show in the end."""
+    model = tiny(layers=6, heads=8, kv_heads=8, rows=ROWS, columns=20)
     held = SimpleNamespace(model=model, device=model.device, on_device=lambda needed: model)
     server = stand_in.PromptServer.instance
     server.sent.clear()
@@ -36,7 +38,8 @@ def record(nodes: dict[str, Any]) -> list[Message]:
         messages.append(("executed", {"node": number, "display_node": number, "output": output.ui, **PROMPT}))
         return output
 
-    policy = run("SSDJanusCompression", COMPRESSION, method={"method": "ssd", "budget": "0.2"}, model=held).args[0]
-    report = run("SSDJanusSampler", SAMPLER, model=held, policy=policy, guidance=3.0, preview=0).args[2]
+    run("SSDJanusCompression", COMPRESSION, method={"method": "window", "budget": "0.2"}, model=held)
+    policy = SSD(0.2, head_map=random_map(model.geometry))
+    report = run("SSDJanusSampler", SAMPLER, model=held, policy=policy, preview=0).args[2]
     run("SSDJanusReadout", READOUT, report=report)
     return [*messages, ("execution_success", PROMPT)]

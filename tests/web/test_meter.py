@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.web.graphs import COMPRESSION, GRAPH, INNER, OTHER, READOUT, SAMPLER, graph
-from tests.web.recording import PROMPT, Message
+from tests.web.recording import PROMPT, ROWS, Message
 
 KEPT = Path(__file__).parents[2] / "out" / "web"  # screenshots, to be looked at
 NOTHING = "Figures come with the next run."
@@ -90,7 +90,7 @@ def test_a_drawing_shows_its_figures_while_it_lasts(opened: Any, run: list[Messa
     rows, memory = figures["rows"], figures["memory"]
     meter = read(opened, SAMPLER)
     assert meter["state"] == "drawing"
-    assert meter["title"] == f"Row {rows} of 24 · {round(figures['tokens_per_second'])} tokens/s"
+    assert meter["title"] == f"Row {rows} of {ROWS} · {round(figures['tokens_per_second'])} tokens/s"
     assert meter["now"] == bars(memory, memory["kv_bytes_by_row"][rows])
     assert meter["saved"] == f"{memory['kv_bytes_full'] / memory['kv_bytes']:.1f}×less"
     counts = [count for layer in memory["slots"] for count in layer]
@@ -107,7 +107,7 @@ def test_the_report_s_bytes_are_shown_in_the_end(opened: Any, run: list[Message]
         figures = figures_of(run, node)
         meter = read(opened, node)
         assert meter["state"] == "done"
-        assert meter["title"] == f"24 rows drawn · {round(figures['tokens_per_second'])} tokens/s"
+        assert meter["title"] == f"{ROWS} rows drawn · {round(figures['tokens_per_second'])} tokens/s"
         assert meter["now"] == bars(figures["memory"], figures["memory"]["kv_bytes"])
         assert meter["label"].startswith(f"KV memory. {meter['title']}.")
     assert read(opened, SAMPLER)["spoken"] == read(opened, SAMPLER)["label"]
@@ -185,10 +185,10 @@ def choose(tab: Any, setting: str, value: Any) -> None:
 def test_the_units_can_be_chosen(opened: Any, run: list[Message]) -> None:
     play(opened, *run)
     weights = figures_of(run, SAMPLER)["memory"]["weights_bytes"]
-    assert read(opened, SAMPLER)["figures"][0] == f"{weights / 2**20:.1f} MiB"
+    assert read(opened, SAMPLER)["figures"][0] == f"{weights / 2**10:.3g} KiB"
     choose(opened, "SSDJanus.Meter.Units", "decimal")
     try:
-        assert read(opened, SAMPLER)["figures"][0] == f"{weights / 1e6:.1f} MB"
+        assert read(opened, SAMPLER)["figures"][0] == f"{weights / 1e3:.3g} kB"
     finally:
         choose(opened, "SSDJanus.Meter.Units", "binary")
 
@@ -216,7 +216,7 @@ def test_fewer_updates_can_be_asked_for(opened: Any, run: list[Message]) -> None
             seen.append(read(opened, SAMPLER)["title"])
             opened.page.wait_for_timeout(50)
         opened.page.wait_for_timeout(1000)
-        assert read(opened, SAMPLER)["title"] == "Row 8 of 24"  # the last is never left out
+        assert read(opened, SAMPLER)["title"] == f"Row 8 of {ROWS}"  # the last is never left out
     finally:
         choose(opened, "SSDJanus.Meter.Rate", 10)
     assert len(set(seen)) < 5
