@@ -27,7 +27,7 @@ PACK = Path(__file__).parents[2]
 LAUNCH = Path(__file__).with_name("launch.py")
 NAME = "ssd-janus"  # of the pack among the custom nodes
 START = 600  # seconds a server may take to answer, on a machine that does other things as well
-QUIET = 120  # seconds without any message after which a run has failed
+QUIET = 300  # seconds without any message after which a run has failed
 PREVIEW_IMAGE = 1  # what a binary message begins with, and then four bytes of format
 Prompt = dict[str, dict[str, Any]]
 
@@ -44,10 +44,13 @@ class Run:
 
     events: all messages to the browser, in order. previews: the pictures among them. outputs: what each node showed,
     by its id. end: the last event, "execution_success", "execution_error" or "execution_interrupted", and its data.
+    seconds: that went by. worked: the same, or what the server had of the processor where that was less, on a machine
+    that does other things as well.
     """
 
     prompt_id: str
     seconds: float = 0.0
+    worked: float = 0.0
     events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     previews: list[Image.Image] = field(default_factory=list)
     outputs: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -94,7 +97,8 @@ class Server:
                 self.stop()
                 raise RuntimeError(f"ComfyUI did not start:\n{self.log()[-4000:]}")
             time.sleep(0.5)
-        self.share = min(1.0, self.processor_seconds() / (time.monotonic() - begun))
+        if self.says_what_it_holds():
+            self.share = min(1.0, self.processor_seconds() / (time.monotonic() - begun))
         address = f"ws://127.0.0.1:{self.port}/ws?clientId={self.client}"
         self.socket = websocket.create_connection(address, timeout=QUIET)
         return self
@@ -154,7 +158,7 @@ class Server:
 
     def finish(self, run: Run, until: str | None = None) -> Run:
         """Read what the browser is told until a run ends, or until an event of the kind `until`."""
-        begun = time.monotonic()
+        begun, used = time.monotonic(), self.processor_seconds()
         while run.end[0] == "":
             message = self.socket.recv()
             if isinstance(message, bytes):
@@ -170,6 +174,7 @@ class Server:
             if kind == until:
                 return run
         run.seconds = time.monotonic() - begun
+        run.worked = min(run.seconds, self.processor_seconds() - used)
         run.outputs = self.history(run.prompt_id)
         return run
 
@@ -197,10 +202,10 @@ class Server:
         return Path("/proc/self/status").exists()
 
     def processor_seconds(self) -> float:
-        """What it has used of the processor: on a busy machine less than the time that went by. Infinite where the
-        system does not say."""
+        """What it has used of the processor, on a busy machine less than the time that went by. That time itself where
+        the system does not say."""
         if not self.says_what_it_holds():
-            return float("inf")
+            return time.monotonic()
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 

@@ -20,6 +20,7 @@ from tests.comfyui.server import NAME, Run, Server
 from tests.nodes.object_info import flat
 
 MEGABYTE = 2**20
+PATIENCE = 60  # seconds
 
 
 def of_class(prompt: dict[str, Any], kind: str) -> list[str]:
@@ -102,7 +103,7 @@ def test_text_to_image_shows_what_its_prompt_says(server: Server) -> None:
     server.forget()
     prompt = drawing()
     run = succeeded(server.run(prompt))
-    assert run.seconds < 15
+    assert run.worked < 15
     [sampler], [readout] = of_class(prompt, "SSDJanusSampler"), of_class(prompt, "SSDJanusReadout")
     [picture] = server.pictures(run)
     verdict = judge(picture, prompt[sampler]["inputs"]["prompt"])
@@ -153,7 +154,7 @@ def test_an_interruption_gives_the_memory_back(server: Server) -> None:
     server.post("/interrupt", {})
     run = server.finish(run)
     assert run.end[0] == "execution_interrupted"
-    assert run.seconds < 5
+    assert run.worked < 2
     wait_until(lambda: server.held() < before + 100 * MEGABYTE, "memory came back")
     succeeded(server.run(drawing(seed=5)))
 
@@ -204,7 +205,7 @@ def test_nothing_outside_the_folders_is_loaded(server: Server) -> None:
 
 def wait_until(holds: Callable[[], bool], what: str) -> None:
     """Look again for a while: what the server does comes a moment after it has said so."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + PATIENCE
     while not holds():
-        assert time.monotonic() < end, f"not within 20 s: {what}"
+        assert time.monotonic() < end, f"not within {PATIENCE} s: {what}"
         time.sleep(0.2)
