@@ -28,6 +28,7 @@ LAUNCH = Path(__file__).with_name("launch.py")
 NAME = "ssd-janus"  # of the pack among the custom nodes
 START = 600  # seconds a server may take to answer, on a machine that does other things as well
 QUIET = 300  # seconds without any message after which a run has failed
+FREEING = 2  # seconds until it has surely done so: it answers before it does, and never says when
 PREVIEW_IMAGE = 1  # what a binary message begins with, and then four bytes of format
 Prompt = dict[str, dict[str, Any]]
 
@@ -196,6 +197,7 @@ class Server:
     def forget(self) -> None:
         """Have it unload all models and drop all results, as the page's buttons do."""
         self.post("/free", {"unload_models": True, "free_memory": True})
+        time.sleep(FREEING)
 
     def says_what_it_holds(self) -> bool:
         """Whether the system tells of processes, as Linux does."""
