@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import subprocess
 import time
 from collections.abc import Callable
 from typing import Any
@@ -90,12 +87,8 @@ def test_every_shared_workflow_runs(server: Server, name: str) -> None:
 
 @pytest.mark.parametrize("name", workflows.NAMES)
 def test_every_shared_workflow_runs_from_the_command_line(server: Server, name: str) -> None:
-    comfy = shutil.which("comfy")
-    if comfy is None:
-        pytest.skip("comfy-cli is not installed")
-    run = [comfy, "--skip-prompt", "run", "--wait", "--host", "127.0.0.1", "--port", str(server.port)]
-    command = [*run, "--workflow", str(workflows.FOLDER / f"{name}.json")]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"DO_NOT_TRACK": "1"})  # noqa: S603
+    graph = str(workflows.FOLDER / f"{name}.json")
+    done = workflows.comfy_cli("run", "--wait", "--host", "127.0.0.1", "--port", str(server.port), "--workflow", graph)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
