@@ -39,6 +39,7 @@ export function heads(slots, label) {
     layer.forEach((count, x) => squares.set(count, `${squares.get(count) ?? ""}M${x} ${y}h.9v.9h-.9z`)),
   );
   const most = Math.max(...squares.keys());
-  const paths = [...squares].map(([count, d]) => shape("path", { d, "fill-opacity": (0.15 + (0.85 * count) / most).toFixed(3) }));
+  const strength = (count) => (0.15 + (0.85 * count) / most).toFixed(3);
+  const paths = [...squares].map(([count, d]) => shape("path", { d, "fill-opacity": strength(count) }));
   return picture(slots[0].length, slots.length, label, paths);
 }

@@ -16,7 +16,7 @@ export function nodeOf(id) {
   let graph = root();
   let node;
   for (const part of String(id).split(":")) {
-    node = graph?.getNodeById(Number(part));
+    node = graph?.getNodeById(part);
     graph = node?.subgraph;
   }
   return node;

@@ -28,9 +28,9 @@ export class Panel {
     this.state = element("strong", "state");
     this.saving = element("span", "saving");
     this.fold = element("span", "fold");
-    this.bars = element("div", "bars");
+    this.bars = element("div", "");
     this.drawings = element("div", "drawings");
-    this.spoken = element("p", "spoken"); // changes when a run begins or ends, not ten times a second
+    this.spoken = element("p", "spoken"); // heard when a drawing begins or ends, not ten times a second
     this.spoken.role = "status";
     const words = element("div", "words", element("div", "lines", this.state, this.saving), this.fold);
     this.element = element("div", "ssd-janus-meter", words, this.bars, this.drawings, this.spoken);
@@ -41,42 +41,43 @@ export class Panel {
   /** Say that there are no figures, and why. */
   clear(note) {
     this.element.ariaLabel = `KV memory. ${note}`;
-    this.element.dataset.state = "empty";
+    this.become("empty", note);
     this.state.textContent = note;
     this.saving.textContent = this.fold.textContent = "";
     this.bars.replaceChildren();
     this.drawings.replaceChildren();
-    this.slots = undefined;
-    this.say(note);
   }
 
   paint(figures, isDrawing) {
     const { memory } = figures;
     const decimal = areDecimal();
-    this.element.dataset.state = isDrawing ? "drawing" : "done";
     this.state.textContent = state(figures, isDrawing);
     this.saving.textContent = saving(memory, decimal);
-    this.fold.textContent = `${fold(memory)}×`;
-    this.element.ariaLabel = `KV memory. ${this.state.textContent}. ${saving(memory, decimal)}, ${fold(memory)} times smaller.`;
+    this.fold.replaceChildren(`${fold(memory)}×`, element("small", "", "less"));
+    const saved = `${saving(memory, decimal)}, ${fold(memory)} times less`;
+    this.element.ariaLabel = `KV memory. ${this.state.textContent}. ${saved}.`;
     const bars = barsOf(figures).filter(({ part }) => this.parts.bars.includes(part));
     const scale = scaleOf(bars);
     this.bars.replaceChildren(...bars.map((bar) => barOf(bar, scale, decimal)));
     this.paintDrawings(figures, decimal);
-    this.say(isDrawing ? "Drawing." : this.element.ariaLabel);
+    if (isDrawing) this.become("drawing", "Drawing.");
+    else this.become("done", this.element.ariaLabel);
   }
 
   paintDrawings(figures, decimal) {
     const { memory } = figures;
-    if (!this.map || this.slots !== JSON.stringify(memory.slots)) {
+    if (this.slots !== JSON.stringify(memory.slots)) {
       this.slots = JSON.stringify(memory.slots);
       const counts = slots(memory);
       const about = `Slots of ${memory.slots.length} layers and ${memory.slots[0].length} heads: ${counts}.`;
-      this.map = element("figure", "heads", heads(memory.slots, about), element("figcaption", "", `Slots a head: ${counts}`));
+      const caption = element("figcaption", "", `Slots a head: ${counts}`);
+      this.map = element("figure", "heads", heads(memory.slots, about), caption);
     }
     const drawings = [this.map];
     if (this.parts.curve) {
       const rows = rowsOf(figures);
-      const [own, full] = [memory.kv_bytes_by_row[rows], memory.kv_bytes_full_by_row[rows]].map((count) => human(count, decimal));
+      const own = human(memory.kv_bytes_by_row[rows], decimal);
+      const full = human(memory.kv_bytes_full_by_row[rows], decimal);
       const about = `After ${rows} rows the cache holds ${own}, a full cache ${full}.`;
       const caption = `Filled: ${own}, full ${full}`;
       drawings.unshift(element("figure", "curve", curve(memory, rows, about), element("figcaption", "", caption)));
@@ -84,8 +85,11 @@ export class Panel {
     this.drawings.replaceChildren(...drawings);
   }
 
-  say(text) {
-    if (this.spoken.textContent !== text) this.spoken.textContent = text;
+  /** Change the state; what begins and ends with a drawing is spoken, what a page finds on opening is not. */
+  become(state, text) {
+    const { dataset } = this.element;
+    if (dataset.state !== state && (state === "drawing" || dataset.state === "drawing")) this.spoken.textContent = text;
+    dataset.state = state;
   }
 }
 

@@ -2,6 +2,7 @@
 
 const KEY = "ssd-janus.reports";
 const GRAPHS = 20; // the latest
+const NO_ID = "00000000-0000-0000-0000-000000000000"; // of a graph that was never loaded nor saved
 
 function read() {
   try {
@@ -13,6 +14,7 @@ function read() {
 
 /** Keep the figures of a node of a graph. */
 export function keep(graph, node, figures) {
+  if (!graph || graph === NO_ID) return;
   const graphs = read();
   const own = { ...graphs.get(graph), [node]: figures };
   graphs.delete(graph);

@@ -20,12 +20,11 @@ export function fold(memory) {
   return (memory.kv_bytes_full / memory.kv_bytes).toFixed(1);
 }
 
-/** "115", or "80 to 173, mean 115". */
+/** "115", or "80 to 173". */
 export function slots(memory) {
   const counts = memory.slots.flat();
   const [least, most] = [Math.min(...counts), Math.max(...counts)];
-  const mean = Math.round(counts.reduce((sum, count) => sum + count) / counts.length);
-  return least === most ? `${most}` : `${least} to ${most}, mean ${mean}`;
+  return least === most ? `${most}` : `${least} to ${most}`;
 }
 
 /** How far a drawing is, or that it is planned. */
@@ -39,6 +38,6 @@ export function state({ rows, tokens_per_second, memory }, isDrawing) {
 /** What the cache saves. */
 export function saving(memory, decimal) {
   const full = human(memory.kv_bytes_full, decimal);
-  if (memory.kv_bytes === memory.kv_bytes_full) return `the full cache, ${full}`;
-  return `${human(memory.kv_bytes, decimal)} of cache, ${full} in full`;
+  if (memory.kv_bytes === memory.kv_bytes_full) return `Full cache of ${full}`;
+  return `${human(memory.kv_bytes, decimal)} of cache, in full ${full}`;
 }

@@ -9,7 +9,7 @@ import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -22,6 +22,8 @@ class Interrupted(BaseException):
 
 
 class Input:
+    kind: str
+
     def __init__(self, name: str, **options: Any) -> None:
         self.id, self.options = name, options
 
@@ -32,13 +34,18 @@ class DynamicComboOption:
 
 
 class Output:
+    kind: str
+
     def __init__(self, **options: Any) -> None:
         self.options = options
 
 
 def kind(name: str) -> type:
     """A type of links or widgets."""
-    own = {"Input": type(f"{name}Input", (Input,), {"kind": name}), "Output": type(f"{name}Output", (Output,), {})}
+    own = {
+        "Input": type(f"{name}Input", (Input,), {"kind": name}),
+        "Output": type(f"{name}Output", (Output,), {"kind": name}),
+    }
     return type(name, (), own)
 
 
@@ -88,6 +95,7 @@ class ProgressBar:
 class PromptServer:
     """Keeps what it was to send: event, data and the client."""
 
+    instance: ClassVar[PromptServer]
     client_id: str | None = "a browser"
 
     def __init__(self) -> None:
