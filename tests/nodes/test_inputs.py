@@ -51,7 +51,7 @@ def load(_: Comfy) -> dict[str, Any]:
 
 
 def compression(method: str) -> Inputs:
-    widgets = {
+    widgets: dict[str, dict[str, Any]] = {
         "full": {},
         "window": {"budget": "30", "pin_prompt": True},
         "streaming": {"budget": "0.5", "sinks": "4"},

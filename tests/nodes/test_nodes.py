@@ -186,7 +186,8 @@ def test_out_of_memory_says_what_would_fit(
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return self.codes(tokens)
 
-    free = plan(held.model, None, room or 1, 5).peak_bytes - plan(held.model).weights_bytes - (room == 0)
+    memory = plan(held.model, None, room or 1, prompt_tokens=5)
+    free = memory.peak_bytes - memory.weights_bytes - (room == 0)
     monkeypatch.setattr(comfy.management, "get_free_memory", lambda _: free)
     monkeypatch.setattr(TinyModel, "embed_image", fail)
     with pytest.raises(Exception, match=said) as caught:
