@@ -92,7 +92,7 @@ def main() -> None:
         "tokens_drawn": drawn,
         "seconds_per_token": round(result.timing.decode / drawn, 3),
         "picture": list(result.images.shape),
-        "memory": {key: value for key, value in result.memory.as_dict().items() if key != "slots"},
+        "memory": {key: value for key, value in result.memory.as_dict().items() if isinstance(value, int)},
     }
     print(json.dumps(figures, indent=1))
 

@@ -2,13 +2,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
+from ..ssd_core.heads import HeadMap
 from ..ssd_core.memory import plan
 from ..ssd_core.words import human, slots
 from .fields import options, policy_of
 from .held import Held
-from .links import CATEGORY, JanusModel, KVPolicy
+from .links import CATEGORY, HeadMaps, JanusModel, KVPolicy
+from .meter import shown
 
 
 class Compression(io.ComfyNode):
@@ -29,18 +31,26 @@ class Compression(io.ComfyNode):
                     tooltip="ssd keeps a window in spatial heads and what is attended most in semantic ones; window "
                     "the newest tokens; streaming the first and the newest; full everything.",
                 ),
+                HeadMaps.Input(
+                    "head_map",
+                    optional=True,
+                    tooltip="Which heads are semantic, for methods that ask; without one, what is known of the model.",
+                ),
                 JanusModel.Input(
                     "model", optional=True, tooltip="With a model, the node shows the slots a head and the bytes."
                 ),
             ],
             outputs=[KVPolicy.Output(display_name="policy")],
+            hidden=[io.Hidden.extra_pnginfo],
             has_intermediate_output=True,
         )
 
     @classmethod
-    def execute(cls, method: dict[str, Any], model: Held | None = None, **_: Any) -> io.NodeOutput:
-        given = dict(method)
-        policy = policy_of(given.pop("method"), given)
+    def execute(
+        cls, method: dict[str, Any], head_map: HeadMap | None = None, model: Held | None = None, **_: Any
+    ) -> io.NodeOutput:
+        given = method if head_map is None else method | {"head_map": head_map}
+        policy = policy_of(given)
         if model is None:
             return io.NodeOutput(policy)
         memory = plan(model.model, policy)
@@ -48,4 +58,4 @@ class Compression(io.ComfyNode):
             f"{slots(memory)} slots a head\n"
             f"{human(memory.kv_bytes)} for a picture, of {human(memory.kv_bytes_full)} in full"
         )
-        return io.NodeOutput(policy, ui=ui.PreviewText(text))
+        return io.NodeOutput(policy, ui=shown(cls.hidden, {"memory": memory.as_dict()}, text))

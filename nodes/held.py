@@ -6,6 +6,7 @@ from typing import Any
 
 import comfy.model_management as management
 import comfy.ops
+import torch
 from comfy.model_patcher import CoreModelPatcher
 from torch import nn
 
@@ -37,6 +38,6 @@ class Held:
         return self.model
 
 
-def free_bytes() -> int:
-    """What the device has left."""
-    return int(management.get_free_memory(management.get_torch_device()))
+def free_bytes(device: torch.device) -> int | None:
+    """What the device has left; None for the processor, whose memory everything else shares."""
+    return None if device.type == "cpu" else int(management.get_free_memory(device))

@@ -4,11 +4,12 @@ import json
 from dataclasses import fields
 from typing import Any
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..ssd_core.memory import Memory
 from ..ssd_core.words import PARTS, human, slots
 from .links import CATEGORY, KVReport
+from .meter import shown
 
 BAR = 24  # characters of the longest bar
 
@@ -24,15 +25,16 @@ class Readout(io.ComfyNode):
             category=CATEGORY,
             description="Where the memory of a drawing went: keys and values beside the full cache, weights, the rest.",
             search_aliases=["memory", "VRAM", "KV cache"],
-            inputs=[KVReport.Input("report")],
+            inputs=[KVReport.Input("report", tooltip="From the sampler.")],
             outputs=[io.String.Output(display_name="text"), io.String.Output(display_name="json")],
+            hidden=[io.Hidden.extra_pnginfo],
             is_output_node=True,
         )
 
     @classmethod
     def execute(cls, report: dict[str, Any], **_: Any) -> io.NodeOutput:
         text = readout(report)
-        return io.NodeOutput(text, json.dumps(report), ui=ui.PreviewText(text))
+        return io.NodeOutput(text, json.dumps(report), ui=shown(cls.hidden, report, text))
 
 
 def readout(report: dict[str, Any]) -> str:

@@ -34,6 +34,8 @@ class Memory:
         `pictures_at_once` pictures hold beside weights and cache.
     peak_bytes: the most that is held at any time. The cache is freed before pictures are decoded.
     slots: slots of each head of the first row, [layers][kv_heads].
+    kv_bytes_by_row, kv_bytes_full_by_row: keys and values in filled slots once 0, 1, ... rows of the grid are drawn,
+        and what a full cache would hold by then, [grid rows + 1].
     """
 
     kv_bytes: int
@@ -45,6 +47,8 @@ class Memory:
     picture_bytes: int
     pictures_at_once: int
     slots: list[list[int]]
+    kv_bytes_by_row: list[int]
+    kv_bytes_full_by_row: list[int]
 
     @property
     def drawing_bytes(self) -> int:
@@ -100,14 +104,31 @@ def peak_bytes(run: Callable[[], Any]) -> int:
     return counter.peak
 
 
+@torch.inference_mode()
+def decoding_bytes(model: ImageModel) -> int:
+    """The most that decoding one picture holds beside the weights."""
+    skeleton = model.skeleton()
+    tokens = torch.zeros(1, model.geometry.tokens, dtype=torch.int64, device="meta")
+    return peak_bytes(lambda: skeleton.decode_image(tokens))
+
+
+@torch.inference_mode()
+def encoding_bytes(model: ImageModel) -> int:
+    """The most that encoding one picture holds beside the weights."""
+    skeleton = model.skeleton()
+    pixels = torch.zeros(1, *model.picture_size, 3, device="meta")
+    return peak_bytes(lambda: skeleton.encode_image(pixels))
+
+
 def module_bytes(module: nn.Module) -> int:
     """Bytes of a module's parameters and buffers."""
     return sum(part.nbytes for part in (*module.parameters(), *module.buffers()))
 
 
-def full_bytes(geometry: Geometry, prompts: Sequence[int], dtype: torch.dtype) -> int:
-    """Bytes of keys and values that a full cache holds for rows with prompts of these lengths."""
-    tokens = sum(geometry.cached_tokens(prompt) for prompt in prompts)
+def full_bytes(geometry: Geometry, prompts: Sequence[int], dtype: torch.dtype, rows: int | None = None) -> int:
+    """Bytes of keys and values that a full cache holds for prompts of these lengths, once `rows` rows of each picture
+    are drawn, all by default."""
+    tokens = sum(geometry.cached_tokens(prompt, rows) for prompt in prompts)
     return tokens * geometry.layers * geometry.kv_heads * geometry.head_dim * 2 * dtype.itemsize
 
 
@@ -133,10 +154,12 @@ def plan_rows(model: ImageModel, policy: Policy, rows: Sequence[Sequence[int]], 
     """What drawing these rows will hold, for a policy that is fitted to the model. rows: the prompt ids of each row."""
     skeleton, geometry = model.skeleton(), model.geometry
     images = len(rows) // 2 if sampling.guided else len(rows)
+    lengths, drawn = [len(ids) for ids in rows], range(geometry.rows + 1)
     with torch.inference_mode(), PeakBytes() as counter:
         cache = prefill(skeleton, policy, rows)
         kv_bytes, bookkeeping_bytes = cache.kv_bytes, cache.bookkeeping_bytes
         prefill_bytes = counter.peak - counter.live
+        by_row = [cache.filled_bytes(row * geometry.columns) for row in drawn]
         cache.skip(geometry.tokens - 1)  # to the last step, which is the widest
         before = counter.peak = counter.live
         embed_image = image_embedder(skeleton)
@@ -144,16 +167,13 @@ def plan_rows(model: ImageModel, policy: Policy, rows: Sequence[Sequence[int]], 
         logits = step(skeleton, cache, x, torch.zeros(len(rows), 1, dtype=torch.int64, device="meta"))
         embed_image(sampling.next_tokens(logits, torch.empty(images, device="meta")))
         step_bytes = counter.peak - before
-        del cache, x, logits, embed_image
-        before = counter.peak = counter.live
-        skeleton.decode_image(torch.zeros(1, geometry.tokens, dtype=torch.int64, device="meta"))
-        a_picture = counter.peak - before
+    a_picture = decoding_bytes(model)
     # as many pictures at once as fit into what the cache leaves free
     at_once = max(1, min(images, (kv_bytes + bookkeeping_bytes) // a_picture))
-    first = policy.keeps(geometry, len(rows[0]))
+    first = policy.keeps(geometry, lengths[0])
     return Memory(
         kv_bytes=kv_bytes,
-        kv_bytes_full=full_bytes(geometry, [len(ids) for ids in rows], model.dtype),
+        kv_bytes_full=full_bytes(geometry, lengths, model.dtype),
         bookkeeping_bytes=bookkeeping_bytes,
         weights_bytes=module_bytes(skeleton),
         prefill_bytes=prefill_bytes,
@@ -161,6 +181,8 @@ def plan_rows(model: ImageModel, policy: Policy, rows: Sequence[Sequence[int]], 
         picture_bytes=at_once * a_picture,
         pictures_at_once=at_once,
         slots=[[keep.slots for keep in layer] for layer in first],
+        kv_bytes_by_row=by_row,
+        kv_bytes_full_by_row=[full_bytes(geometry, lengths, model.dtype, row) for row in drawn],
     )
 
 

@@ -51,7 +51,7 @@ each_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], i
 
 SEED = 5
 WARM = 6.0  # a temperature at which the random number decides; the tiny model is sure of itself
-NO_PLAN = Memory(0, 0, 0, 0, 0, 0, 0, 0, [])
+NO_PLAN = Memory(0, 0, 0, 0, 0, 0, 0, 0, [], [], [])
 
 
 @cache

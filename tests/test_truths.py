@@ -13,10 +13,11 @@ from torch import Tensor
 import ssd_core
 from ssd_core import SSD, Full, Memory, Policy, StreamingLLM, Window, generate
 from ssd_core.cache.cache import SlotCache
-from ssd_core.loop import GREY, UNDRAWN, draw_tokens, prompt_rows
+from ssd_core.loop import GREY, draw_tokens, prompt_rows
 from ssd_core.memory import PeakBytes, plan_rows
 from ssd_core.sampling import Sampling, streams
 from ssd_core.step import prefill
+from ssd_core.tokens import UNDRAWN
 from tests.table import (
     EQUAL,
     HEADS,
@@ -181,6 +182,31 @@ def test_the_plan_is_what_is_counted(policy: Policy, prompts: Sequence[str], gui
     parameters = sum(part.nbytes for part in model.parameters())
     rope = 2 * (max(map(len, rows)) + model.geometry.tokens) * model.geometry.head_dim * model.dtype.itemsize
     assert planned.weights_bytes == parameters + rope
+
+
+@each_prompts
+@each_policy
+def test_the_bytes_of_each_row_are_those_of_the_filled_slots(
+    policy: Policy, prompts: Sequence[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, guidance = model_of(), 3.0
+    rows = prompt_rows(model, prompts, 1, "xyz", Sampling(guidance))
+    planned = plan_rows(model, policy, rows, Sampling(guidance))
+    full = plan_rows(model, Full(), rows, Sampling(guidance))
+    filled: list[int] = []
+
+    def see(cache: SlotCache) -> None:
+        layers = [slots for layer in cache.layers for slots in layer]
+        filled.append(sum(slots.kv[:, :, : slots.held].numel() * slots.kv.itemsize for slots in layers))
+
+    watch(monkeypatch, see)
+    draw(model, policy, prompts, guidance, negative="xyz")
+    columns = model.geometry.columns
+    assert planned.kv_bytes_by_row[1:] == filled[columns - 1 :: columns]
+    assert planned.kv_bytes_by_row[0] <= planned.kv_bytes_full_by_row[0] < planned.kv_bytes_full_by_row[-1]
+    assert planned.kv_bytes_by_row[-1] == planned.kv_bytes
+    assert planned.kv_bytes_full_by_row == full.kv_bytes_full_by_row == full.kv_bytes_by_row
+    assert planned.kv_bytes_full_by_row[-1] == planned.kv_bytes_full
 
 
 @each_policy

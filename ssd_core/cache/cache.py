@@ -101,6 +101,10 @@ class SlotCache:
         """Bytes of keys and values."""
         return sum(slots.kv_bytes for layer in self.layers for slots in layer)
 
+    def filled_bytes(self, more: int) -> int:
+        """Bytes of keys and values in filled slots once `more` tokens have come; the other slots are still empty."""
+        return sum(slots.filled_bytes(more) for layer in self.layers for slots in layer)
+
     @property
     def bookkeeping_bytes(self) -> int:
         """Bytes of positions, attention scores and orders."""

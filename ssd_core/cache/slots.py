@@ -33,6 +33,10 @@ class Slots:
     def kv_bytes(self) -> int:
         return self.kv.nbytes
 
+    def filled_bytes(self, more: int) -> int:
+        """Bytes of keys and values in filled slots once `more` tokens have come."""
+        return min(self.stored + more, self.keep.slots) * (self.kv_bytes // self.keep.slots)
+
     @property
     def bookkeeping_bytes(self) -> int:
         return 0

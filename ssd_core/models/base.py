@@ -29,9 +29,10 @@ class Geometry:
         """Image tokens of one picture."""
         return self.rows * self.columns
 
-    def cached_tokens(self, prompt: int) -> int:
-        """Tokens a full cache holds at the end of a picture: the last image token is drawn, but never fed back."""
-        return prompt + self.tokens - 1
+    def cached_tokens(self, prompt: int, rows: int | None = None) -> int:
+        """Tokens a full cache holds once `rows` rows of a picture are drawn, all by default: the last image token is
+        drawn, but not fed back yet."""
+        return prompt + (self.rows if rows is None else rows) * self.columns - 1
 
 
 class ImageModel(nn.Module, ABC):
@@ -45,6 +46,11 @@ class ImageModel(nn.Module, ABC):
     geometry: Geometry
     vocabulary: int  # text tokens
     decoder: Decoder
+
+    @property
+    @abstractmethod
+    def picture_size(self) -> tuple[int, int]:
+        """Height and width of its pictures, in pixels."""
 
     @abstractmethod
     def encode(self, prompt: str) -> list[int]:
@@ -72,7 +78,7 @@ class ImageModel(nn.Module, ABC):
 
     @abstractmethod
     def encode_image(self, pixels: Tensor) -> Tensor:
-        """float [B, height, width, 3] in 0..1 -> int64 [B, tokens]."""
+        """float [B, *picture_size, 3] in 0..1 -> int64 [B, tokens]."""
 
     @abstractmethod
     def skeleton(self) -> ImageModel:

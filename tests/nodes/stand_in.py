@@ -9,7 +9,7 @@ import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -22,6 +22,8 @@ class Interrupted(BaseException):
 
 
 class Input:
+    kind: str
+
     def __init__(self, name: str, **options: Any) -> None:
         self.id, self.options = name, options
 
@@ -32,13 +34,18 @@ class DynamicComboOption:
 
 
 class Output:
+    kind: str
+
     def __init__(self, **options: Any) -> None:
         self.options = options
 
 
 def kind(name: str) -> type:
     """A type of links or widgets."""
-    own = {"Input": type(f"{name}Input", (Input,), {"kind": name}), "Output": type(f"{name}Output", (Output,), {})}
+    own = {
+        "Input": type(f"{name}Input", (Input,), {"kind": name}),
+        "Output": type(f"{name}Output", (Output,), {"kind": name}),
+    }
     return type(name, (), own)
 
 
@@ -54,7 +61,13 @@ class NodeOutput:
 
 
 class ComfyNode:
-    hidden = SimpleNamespace(unique_id="7")
+    """Its node stands in a graph that was made while it ran, in place of the node "4:1"."""
+
+    hidden = SimpleNamespace(
+        unique_id="7",
+        dynprompt=SimpleNamespace(get_display_node_id={"7": "4:1"}.__getitem__),
+        extra_pnginfo={"workflow": {"id": "a graph", "nodes": []}},
+    )
 
 
 class ComfyExtension:
@@ -77,6 +90,22 @@ class ProgressBar:
 
     def update_absolute(self, value: int, total: int | None = None, preview: Any = None) -> None:
         self.told.append((value, total or self.total, preview))
+
+
+class PromptServer:
+    """Keeps what it was to send: event, data and the client."""
+
+    instance: ClassVar[PromptServer]
+    client_id: str | None = "a browser"
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, Any, str | None]] = []
+
+    def send_sync(self, event: str, data: Any, sid: str | None = None) -> None:
+        self.sent.append((event, data, sid))
+
+
+PromptServer.instance = PromptServer()
 
 
 class CoreModelPatcher:
@@ -116,7 +145,7 @@ def module(name: str, **parts: Any) -> ModuleType:
     return made
 
 
-def load_pack(models: Path) -> tuple[ModuleType, Management]:
+def load_pack(models: Path, version: str = "0.33.0") -> tuple[ModuleType, Management]:
     """The pack, imported by its path as ComfyUI does, beside a models folder; and the memory manager it talks to."""
     management = Management("comfy.model_management")
     paths: dict[str, list[str]] = {}
@@ -126,10 +155,10 @@ def load_pack(models: Path) -> tuple[ModuleType, Management]:
         Schema=Schema,
         NodeOutput=NodeOutput,
         Custom=kind,
-        Hidden=SimpleNamespace(unique_id="UNIQUE_ID"),
+        Hidden=SimpleNamespace(unique_id="UNIQUE_ID", dynprompt="DYNPROMPT", extra_pnginfo="EXTRA_PNGINFO"),
         Combo=combo,
         DynamicCombo=type("DynamicCombo", (kind("DynamicCombo"),), {"Option": DynamicComboOption}),
-        **{name: kind(name) for name in ("String", "Int", "Float", "Boolean", "Image")},
+        **{name: kind(name) for name in ("String", "Int", "Float", "Boolean", "Image", "Mask")},
     )
     stand_ins = {
         "comfy": module("comfy"),
@@ -141,6 +170,8 @@ def load_pack(models: Path) -> tuple[ModuleType, Management]:
         "comfy_api.latest": module(
             "comfy_api.latest", ComfyExtension=ComfyExtension, io=io, ui=SimpleNamespace(PreviewText=PreviewText)
         ),
+        "comfyui_version": module("comfyui_version", __version__=version),
+        "server": module("server", PromptServer=PromptServer),
         "folder_paths": module(
             "folder_paths",
             models_dir=str(models),

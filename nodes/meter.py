@@ -1,0 +1,84 @@
+"""What a drawing holds, told to the browser that asked for it."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import torch
+from server import PromptServer
+
+from ..ssd_core.memory import Memory
+from .held import free_bytes
+
+EVENT = "ssd-janus.meter"
+FIGURES = "ssd_janus"  # their place in what a node shows, its `ui`
+PAUSE = 0.1  # seconds between two messages, at least
+
+
+class Meter:
+    """Sends how far a drawing is and what it holds, at most ten times a second. The last word is the node's report."""
+
+    def __init__(self, hidden: Any, device: torch.device) -> None:
+        """hidden: a node's; its unique_id, dynprompt and extra_pnginfo are read. device: where it draws."""
+        self.node = hidden.dynprompt.get_display_node_id(hidden.unique_id)
+        self.workflow = workflow_of(hidden)
+        self.device = device
+        self.begun: tuple[float, int] | None = None  # when the first row was done, and how many tokens there were
+        self.sent = -math.inf
+
+    def row(self, rows: int, tokens: int, memory: Memory) -> None:
+        """Tell that so many rows of the grid are drawn, so many tokens of all pictures."""
+        now = time.monotonic()
+        self.begun = self.begun or (now, tokens)
+        if now - self.sent < PAUSE:
+            return
+        self.sent = now
+        seconds, drawn = now - self.begun[0], tokens - self.begun[1]
+        self.send(
+            {
+                "rows": rows,
+                "tokens_per_second": drawn / seconds if seconds else None,
+                "free_bytes": free_bytes(self.device),
+                "memory": memory.as_dict(),
+            }
+        )
+
+    def send(self, figures: dict[str, Any]) -> None:
+        """Send to the client whose prompt runs; one without a connection has no id, and then nobody is told."""
+        server = PromptServer.instance
+        if server.client_id is not None:
+            told = {"node": self.node, "workflow": self.workflow, **figures}
+            server.send_sync(EVENT, plain(told), server.client_id)
+
+
+def shown(hidden: Any, figures: dict[str, Any], text: str | None = None) -> dict[str, Any]:
+    """A node's `ui`: figures for the browser's bars, and text for whoever has no browser."""
+    ui: dict[str, Any] = {FIGURES: [plain({"workflow": workflow_of(hidden), **figures})]}
+    return ui if text is None else {**ui, "text": [text]}
+
+
+def workflow_of(hidden: Any) -> str | None:
+    """The id of the graph that was queued: node ids alone are the same in many graphs. None where the client tells
+    none, or nonsense."""
+    info = hidden.extra_pnginfo
+    workflow = info.get("workflow") if isinstance(info, dict) else None
+    own = workflow.get("id") if isinstance(workflow, dict) else None
+    return own if isinstance(own, str) else None
+
+
+def plain(value: Any) -> Any:
+    """The value as JSON can hold it: anything else kills ComfyUI's server. What is not finite becomes None.
+
+    Raises TypeError for what is neither number, text, list nor dict, a tensor say.
+    """
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): plain(own) for key, own in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(own) for own in value]
+    raise TypeError(f"The browser cannot be told of a {type(value).__name__}.")
