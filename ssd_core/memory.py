@@ -34,8 +34,8 @@ class Memory:
         `pictures_at_once` pictures hold beside weights and cache.
     peak_bytes: the most that is held at any time. The cache is freed before pictures are decoded.
     slots: slots of each head of the first row, [layers][kv_heads].
-    kv_bytes_by_row, kv_bytes_full_by_row: keys and values in filled slots once 0, 1, ... rows of the grid are drawn, and
-        what a full cache would hold by then, [grid rows + 1].
+    kv_bytes_by_row, kv_bytes_full_by_row: keys and values in filled slots once 0, 1, ... rows of the grid are drawn,
+        and what a full cache would hold by then, [grid rows + 1].
     """
 
     kv_bytes: int

@@ -42,7 +42,10 @@ class Output:
 
 def kind(name: str) -> type:
     """A type of links or widgets."""
-    own = {"Input": type(f"{name}Input", (Input,), {"kind": name}), "Output": type(f"{name}Output", (Output,), {"kind": name})}
+    own = {
+        "Input": type(f"{name}Input", (Input,), {"kind": name}),
+        "Output": type(f"{name}Output", (Output,), {"kind": name}),
+    }
     return type(name, (), own)
 
 

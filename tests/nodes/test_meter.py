@@ -129,7 +129,9 @@ def test_nobody_is_told_where_no_browser_asked(
     assert server.sent == []
 
 
-@pytest.mark.parametrize("info", [None, [], {}, {"workflow": None}, {"workflow": {"id": 7}}, {"workflow": {"nodes": []}}])
+@pytest.mark.parametrize(
+    "info", [None, [], {}, {"workflow": None}, {"workflow": {"id": 7}}, {"workflow": {"nodes": []}}]
+)
 def test_a_client_that_tells_no_graph_is_served_too(pack: Any, info: Any) -> None:
     assert pack.meter.workflow_of(SimpleNamespace(extra_pnginfo=info)) is None
 

@@ -129,9 +129,7 @@ def test_the_report_s_bytes_are_shown_in_the_end(opened: Any, run: list[Message]
         ("execution_success", NOTHING),
     ],
 )
-def test_a_run_that_ends_without_a_report_leaves_nothing(
-    opened: Any, run: list[Message], end: str, note: str
-) -> None:
+def test_a_run_that_ends_without_a_report_leaves_nothing(opened: Any, run: list[Message], end: str, note: str) -> None:
     play(opened, run[0], *drawing(run)[:3])
     assert read(opened, SAMPLER)["state"] == "drawing"
     about = {"node_id": SAMPLER, "node_type": "SSDJanusSampler", "executed": [], "exception_message": "No.",
