@@ -1,10 +1,11 @@
 """What the live meter costs the token loop: drawings with and without it in turn, in one run.
 
-    python bench/meter.py --repeats 7
+    python -m bench.meter --repeats 30
 
 The nodes' own meter runs against stand-ins for ComfyUI; a thread of its own turns the messages into JSON, as ComfyUI's
-server does beside a drawing. Whole drawings differ by more than the meter's cost where other programs run too, so the
-table also gives the time spent inside it, summed over a drawing.
+server does beside a drawing. Every drawing tells its progress row by row, as the sampler does; half of them have the
+meter too. Drawings differ by more than the meter's cost where other programs run as well, so the table compares the
+fastest of each kind, and gives the time spent inside the meter, summed over a drawing.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,6 +29,8 @@ from torch import Tensor
 import ssd_core
 from ssd_core import Memory
 from tests.nodes import stand_in
+
+PROGRESS = "progress"
 
 
 class Server(stand_in.PromptServer):
@@ -44,8 +46,10 @@ class Server(stand_in.PromptServer):
         self.loop.call_soon_threadsafe(self.write, event, data)
 
     def write(self, event: str, data: Any) -> None:
-        self.messages += 1
-        self.bytes += len(json.dumps({"type": event, "data": data}))
+        size = len(json.dumps({"type": event, "data": data}))
+        if event != PROGRESS:
+            self.messages += 1
+            self.bytes += size
 
 
 def meter_of(pack: Any, device: torch.device) -> Any:
@@ -61,7 +65,7 @@ def main() -> None:
     parser.add_argument("--model", default="janus-shapes", help="a name or folder in transformers' layout")
     parser.add_argument("--images", type=int, default=1)
     parser.add_argument("--budget", type=float, default=0.2)
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--repeats", type=int, default=30)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as models:
         pack, _ = stand_in.load_pack(Path(models))
@@ -69,33 +73,39 @@ def main() -> None:
     server = stand_in.PromptServer.instance = Server()
     model, policy = ssd_core.load(given.model), ssd_core.SSD(given.budget)
 
-    def draw(seed: int, on_row: Callable[[int, Tensor, Memory], object] | None) -> float:
+    def draw(seed: int, meter: Any = None) -> tuple[float, float]:
+        """Seconds of the token loop, and those of the meter among them."""
+        inside = 0.0
+
+        def on_row(row: int, tokens: Tensor, memory: Memory) -> None:
+            nonlocal inside
+            server.send_sync(PROGRESS, {"value": row + 1, "max": model.geometry.rows, "node": "3"})
+            if meter:
+                begun = time.perf_counter()
+                meter.row(row + 1, tokens.numel(), memory)
+                inside += time.perf_counter() - begun
+
         drawn = ssd_core.generate(
             model, ["a red circle"], policy, images_per_prompt=given.images, seed=seed, on_row=on_row
         )
-        return drawn.timing.decode
+        return drawn.timing.decode, inside
 
-    with_meter, without, inside = [], [], []
-    draw(0, None)
+    draw(0)
+    without, with_meter = [], []
     for seed in range(given.repeats):
-        without.append(draw(seed, None))
-        meter, spent = meter_of(pack, model.device), 0.0
-
-        def on_row(row: int, tokens: Tensor, memory: Memory, meter: Any = meter) -> None:
-            nonlocal spent
-            begun = time.perf_counter()
-            meter.row(row + 1, tokens.numel(), memory)
-            spent += time.perf_counter() - begun
-
-        with_meter.append(draw(seed, on_row))
-        inside.append(spent)
+        if seed % 2:  # neither kind is always the first
+            without.append(draw(seed)[0])
+        with_meter.append(draw(seed, meter_of(pack, model.device)))
+        if not seed % 2:
+            without.append(draw(seed)[0])
+    off, on = min(without), min(seconds for seconds, _ in with_meter)
     table = Table("repeats", "without s", "with s", "with / without", "inside the meter", "messages", "bytes each")
     table.add_row(
         str(given.repeats),
-        f"{statistics.median(without):.3f}",
-        f"{statistics.median(with_meter):.3f}",
-        f"{statistics.median(on / off for on, off in zip(with_meter, without, strict=True)):.3f}",
-        f"{statistics.median(own / on for own, on in zip(inside, with_meter, strict=True)):.3%}",
+        f"{off:.3f}",
+        f"{on:.3f}",
+        f"{on / off:.3f}",
+        f"{statistics.median(inside / seconds for seconds, inside in with_meter):.3%}",
         f"{server.messages / given.repeats:.1f}",
         f"{server.bytes / server.messages:.0f}",
     )
