@@ -25,6 +25,7 @@ class Meter:
         self.node = hidden.dynprompt.get_display_node_id(hidden.unique_id)
         self.workflow = workflow_of(hidden)
         self.device = device
+        self.memory: dict[str, Any] = {}  # the same during a drawing
         self.begun: tuple[float, int] | None = None  # when the first row was done, and how many tokens there were
         self.sent = -math.inf
 
@@ -35,13 +36,14 @@ class Meter:
         if now - self.sent < PAUSE:
             return
         self.sent = now
+        self.memory = self.memory or memory.as_dict()
         seconds, drawn = now - self.begun[0], tokens - self.begun[1]
         self.send(
             {
                 "rows": rows,
                 "tokens_per_second": drawn / seconds if seconds else None,
                 "free_bytes": free_bytes(self.device),
-                "memory": memory.as_dict(),
+                "memory": self.memory,
             }
         )
 

@@ -28,7 +28,7 @@ export class Panel {
     this.state = element("strong", "state");
     this.saving = element("span", "saving");
     this.fold = element("span", "fold");
-    this.bars = element("div", "");
+    this.bars = element("div", "bars");
     this.drawings = element("div", "drawings");
     this.spoken = element("p", "spoken"); // heard when a drawing begins or ends, not ten times a second
     this.spoken.role = "status";
@@ -79,7 +79,7 @@ export class Panel {
       const own = human(memory.kv_bytes_by_row[rows], decimal);
       const full = human(memory.kv_bytes_full_by_row[rows], decimal);
       const about = `After ${rows} rows the cache holds ${own}, a full cache ${full}.`;
-      const caption = `Filled: ${own}, full ${full}`;
+      const caption = `${own}, full ${full}`;
       drawings.unshift(element("figure", "curve", curve(memory, rows, about), element("figcaption", "", caption)));
     }
     this.drawings.replaceChildren(...drawings);

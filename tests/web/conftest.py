@@ -45,11 +45,12 @@ def server(nodes: dict[str, Any]) -> Iterator[Any]:
 
     if chromium() is None:
         pytest.skip("no browser tests without Chromium: apt-get install chromium")
-    import comfyui_frontend_package
-
     own = object_info([node.define_schema() for node in nodes.values()])
     core = json.loads((Path(__file__).parent / "core_nodes.json").read_text())
-    page = Path(comfyui_frontend_package.__file__).parent / "static"
+    frontend = find_spec("comfyui_frontend_package")
+    assert frontend is not None
+    assert frontend.origin is not None
+    page = Path(frontend.origin).parent / "static"
     server = Server(page, ROOT / "web", core | own)
     yield server
     server.close()

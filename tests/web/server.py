@@ -75,7 +75,7 @@ class Server:
             routes.add_post(f"{prefix}/settings", self.set_all)
             routes.add_post(f"{prefix}/settings/{{id}}", self.set_one)
             routes.add_get(f"{prefix}/ws", self.socket)
-        routes.add_get("/", lambda request: web.FileResponse(self.page / "index.html"))
+        routes.add_get("/", self.index)
         routes.add_static("/extensions/ssd-janus", self.extension)
         routes.add_static("/", self.page)
         return application
@@ -86,6 +86,9 @@ class Server:
             return web.json_response(answer)
 
         return respond
+
+    async def index(self, request: web.Request) -> web.FileResponse:
+        return web.FileResponse(self.page / "index.html")
 
     async def set_all(self, request: web.Request) -> web.Response:
         self.settings.update(await request.json())
