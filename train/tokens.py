@@ -215,7 +215,7 @@ def main() -> None:
     parser.add_argument("--start", type=Path, help="a folder of weights to begin with, such as the shipped model's")
     parser.add_argument("--steps", type=int, default=12_000, help="steps in all")
     parser.add_argument("--batch", type=int, default=8, help=f"pictures a step; skimmed ones {LIGHTER} times as many")
-    parser.add_argument("--skim", type=float, default=0.6, help="share of the steps, at first, of which two in three skim")
+    parser.add_argument("--skim", type=float, default=0.6, help="share of the steps, at first, that mostly skim")
     parser.add_argument("--rate", type=float, default=0.007, help="learning rate of the inner matrices")
     parser.add_argument("--minutes", type=float, default=5, help="minutes between checkpoints")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
