@@ -16,7 +16,8 @@ from tests.comfyui.server import Server, checkout
 
 FEW, LARGE, SMALL = 2, 384, 256  # up to FEW pictures are LARGE, in pixels; more are SMALL
 COLUMNS = 4
-GROUND = (32, 32, 36)  # beside pictures that are not square
+GAP = 4  # pixels of ground on each side of a picture
+GROUND = (32, 32, 36)
 
 
 def sheet(pictures: Sequence[Image.Image]) -> Image.Image:
@@ -24,9 +25,11 @@ def sheet(pictures: Sequence[Image.Image]) -> Image.Image:
     side = LARGE if len(pictures) <= FEW else SMALL
     columns = min(len(pictures), COLUMNS)
     whole = Image.new("RGB", (columns * side, -(-len(pictures) // columns) * side), GROUND)
+    inside = side - 2 * GAP
     for place, picture in enumerate(pictures):
-        how = Image.Resampling.NEAREST if max(picture.size) < side else Image.Resampling.LANCZOS
-        whole.paste(ImageOps.pad(picture, (side, side), how, GROUND), (place % columns * side, place // columns * side))
+        how = Image.Resampling.NEAREST if max(picture.size) < inside else Image.Resampling.LANCZOS
+        framed = ImageOps.expand(ImageOps.pad(picture, (inside, inside), how, GROUND), GAP, GROUND)
+        whole.paste(framed, (place % columns * side, place // columns * side))
     return whole
 
 
