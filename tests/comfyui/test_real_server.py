@@ -100,7 +100,7 @@ def test_text_to_image_shows_what_its_prompt_says(server: Server) -> None:
     assert run.worked < 15
     [sampler], [readout] = of_class(prompt, "SSDJanusSampler"), of_class(prompt, "SSDJanusReadout")
     [picture] = server.pictures(run)
-    verdict = judge(picture, prompt[sampler]["inputs"]["prompt"])
+    verdict = judge(np.asarray(picture), prompt[sampler]["inputs"]["prompt"])
     assert verdict.right, verdict
     [report] = run.outputs[sampler]["ssd_janus"]
     [text] = run.outputs[readout]["text"]

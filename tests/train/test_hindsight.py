@@ -13,7 +13,7 @@ def test_targets_name_what_was_ahead_and_is_no_more() -> None:
     for scene in (sample(rng) for _ in range(60)):
         picture = codes.encode(scene)
         ahead, behind = foresight.targets(scene, picture), hindsight.targets(scene, picture)
-        assert behind[0].tolist() == [hindsight.NOTHING] * 3
+        assert behind[0].tolist() == [foresight.NOTHING] * 3
         for at in range(1, GRID * GRID):
             assert behind[at, 0] == len(scene.things) - ahead[at, 3]
             has_begun = ahead[at, 3] < ahead[at - 1, 3]
