@@ -14,7 +14,7 @@ endif
 DEMO := "a red circle on a white background" "two blue squares" "a green triangle above a yellow ring" \
 	"three purple crosses on a black background" "an orange diamond and a blue circle" "a ring left of a square"
 
-.PHONY: demo test
+.PHONY: demo test comfy thumbnails
 demo: .venv/installed
 	$(BIN)/ssd-janus compare $(DEMO) --methods full,window,ssd --budget 0.2 --guidance 3
 
@@ -23,7 +23,16 @@ test: .venv/installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	PYTHON=$(CURDIR)/$(BIN)/python .ci/types-of-nodes
 	$(BIN)/python -m pytest -q
+
+# ComfyUI with this pack: the one at COMFYUI_PATH, or one that comfy-cli installs into .comfyui
+comfy:
+	@PYTHON=$(PYTHON) tools/comfy $(ARGS)
+
+# the pictures of the shared workflows, drawn anew by running them on COMFYUI_PATH
+thumbnails: .venv/installed-dev
+	$(BIN)/python -m tests.comfyui.thumbnails
 
 .venv/installed: pyproject.toml constraints-dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \

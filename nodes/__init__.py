@@ -6,6 +6,9 @@ from comfy_api.latest import ComfyExtension, io
 
 from . import oldest  # noqa: F401  before what an old ComfyUI lacks is imported
 from .compression import Compression
+from .decode import Decode
+from .encode import Encode
+from .heads import Heads
 from .load import Load
 from .plan import Plan
 from .readout import Readout
@@ -16,4 +19,4 @@ class Pack(ComfyExtension):
     """All nodes."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [Load, Compression, Sampler, Readout, Plan]
+        return [Load, Compression, Heads, Sampler, Readout, Plan, Encode, Decode]

@@ -4,11 +4,12 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..ssd_core.heads import HeadMap
 from ..ssd_core.memory import plan
 from ..ssd_core.words import human, slots
 from .fields import options, policy_of
 from .held import Held
-from .links import CATEGORY, JanusModel, KVPolicy
+from .links import CATEGORY, HeadMaps, JanusModel, KVPolicy
 from .meter import shown
 
 
@@ -30,6 +31,11 @@ class Compression(io.ComfyNode):
                     tooltip="ssd keeps a window in spatial heads and what is attended most in semantic ones; window "
                     "the newest tokens; streaming the first and the newest; full everything.",
                 ),
+                HeadMaps.Input(
+                    "head_map",
+                    optional=True,
+                    tooltip="Which heads are semantic, for methods that ask; without one, what is known of the model.",
+                ),
                 JanusModel.Input(
                     "model", optional=True, tooltip="With a model, the node shows the slots a head and the bytes."
                 ),
@@ -40,9 +46,11 @@ class Compression(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, method: dict[str, Any], model: Held | None = None, **_: Any) -> io.NodeOutput:
-        given = dict(method)
-        policy = policy_of(given.pop("method"), given)
+    def execute(
+        cls, method: dict[str, Any], head_map: HeadMap | None = None, model: Held | None = None, **_: Any
+    ) -> io.NodeOutput:
+        given = method if head_map is None else method | {"head_map": head_map}
+        policy = policy_of(given)
         if model is None:
             return io.NodeOutput(policy)
         memory = plan(model.model, policy)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, get_type_hints
 
 from comfy_api.latest import io
 
+from ..ssd_core.errors import UserError
 from ..ssd_core.heads.headmap import HeadMap
 from ..ssd_core.parameters import descriptions, kinds_of, read, whole_first
 from ..ssd_core.policies import METHODS, Policy
@@ -43,12 +45,15 @@ def widget(name: str, kinds: list[Any], default: Any, about: str) -> Any:
     return io.Float.Input(name, default=default, min=0.0, max=float(LARGEST), step=0.01, tooltip=about)
 
 
-def policy_of(method: str, given: dict[str, Any]) -> Policy:
-    """The policy of a method from what its widgets hold. Raises UserError for values that it refuses."""
-    cls = METHODS[method]
+def policy_of(given: Mapping[str, Any]) -> Policy:
+    """The policy of `method` from what its widgets hold. Raises UserError for what it refuses or does not take."""
+    cls = METHODS[given["method"]]
     hints = get_type_hints(cls)
-    values = {name: value_of(name, kinds_of(hints[name]), given[name]) for name in given}
-    return cls(**values)
+    values = {name: value for name, value in given.items() if name != "method"}
+    for name in values:
+        if name not in hints:
+            raise UserError(f"The method {given['method']} takes no {name}; leave it out.")
+    return cls(**{name: value_of(name, kinds_of(hints[name]), value) for name, value in values.items()})
 
 
 def value_of(name: str, kinds: list[Any], given: Any) -> Any:

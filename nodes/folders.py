@@ -1,18 +1,24 @@
-"""Where checkpoints of Janus lie in ComfyUI's folders."""
+"""Where checkpoints of Janus and maps of their heads lie in ComfyUI's folders."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import folder_paths
 
 from ..ssd_core.errors import UserError
+from ..ssd_core.heads.headmap import SHIPPED
+from .hub import REPOSITORIES
 
 EMBEDDED = "janus-shapes"
 KIND = "janus"
+MAPS = "janus_heads"
+DOWNLOADS = {f"download {name}": name for name in REPOSITORIES}
 
 for name in (KIND, "Janus-Pro"):  # other packs keep their Janus in the latter
     folder_paths.add_model_folder_path(KIND, str(Path(folder_paths.models_dir) / name))
+folder_paths.add_model_folder_path(MAPS, str(Path(folder_paths.models_dir) / KIND / "heads"))
 
 
 def found() -> dict[str, Path]:
@@ -26,8 +32,13 @@ def found() -> dict[str, Path]:
 
 
 def names() -> list[str]:
-    """What can be loaded, the embedded model first."""
-    return [EMBEDDED, *found()]
+    """What can be loaded: the embedded model, what is on the disk, and what can be fetched."""
+    return [EMBEDDED, *found(), *DOWNLOADS]
+
+
+def folder_for(name: str) -> Path:
+    """Where a model of this name is, or where it is to be fetched to."""
+    return found().get(name, Path(folder_paths.get_folder_paths(KIND)[0]) / name)
 
 
 def path_of(name: str) -> str:
@@ -38,3 +49,30 @@ def path_of(name: str) -> str:
     if name not in models:
         raise UserError(f"There is no model {name!r} in models/{KIND} any more; choose another in Load Janus-Pro.")
     return str(models[name])
+
+
+def maps() -> dict[str, Path]:
+    """All head maps, by the names to show: those of the pack, and files of the user's."""
+    known = {path.stem: path for path in sorted(SHIPPED.glob("*.safetensors"))}
+    for root in map(Path, folder_paths.get_folder_paths(MAPS)):
+        for path in sorted(root.glob("*.safetensors")):
+            known.setdefault(path.name, path)
+    return known
+
+
+def map_of(name: str) -> Path:
+    """The path of a head map that was shown. Raises UserError for any other."""
+    known = maps()
+    if name not in known:
+        raise UserError(f"There is no head map {name!r} in models/{KIND}/heads any more; choose another in Head Map.")
+    return known[name]
+
+
+def new_map(name: str) -> Path:
+    """Where a head map of this name is to be kept. Raises UserError for what is no plain name, or taken."""
+    if not re.fullmatch(r"\w[\w .-]*", name):
+        raise UserError(f"A head map's name is letters, digits, spaces, dots and dashes, not {name!r}.")
+    path = Path(folder_paths.get_folder_paths(MAPS)[0]) / f"{name}.safetensors"
+    if path.exists():
+        raise UserError(f"There is a head map {path.name} already; choose another name or delete that file.")
+    return path

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import comfy.model_management as management
+from comfy.utils import ProgressBar
 from comfy_api.latest import io
 
 from . import folders
 from .held import Held
+from .hub import complete, download
 from .links import CATEGORY, JanusModel
 
 PRECISIONS = ["auto", "bf16", "fp16", "fp32"]
@@ -28,7 +31,7 @@ class Load(io.ComfyNode):
                     options=folders.names(),
                     default=folders.EMBEDDED,
                     tooltip="Folders and .safetensors files in models/janus and models/Janus-Pro. janus-shapes is "
-                    "embedded and draws coloured shapes.",
+                    "embedded and draws coloured shapes. download fetches from Hugging Face when the node runs, once.",
                 ),
                 io.Combo.Input(
                     "precision",
@@ -38,8 +41,19 @@ class Load(io.ComfyNode):
                 ),
             ],
             outputs=[JanusModel.Output(display_name="model")],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
     def execute(cls, model: str, precision: str, **_: Any) -> io.NodeOutput:
-        return io.NodeOutput(Held(folders.path_of(model), precision))
+        path = cls.fetched(folders.DOWNLOADS[model]) if model in folders.DOWNLOADS else folders.path_of(model)
+        return io.NodeOutput(Held(path, precision))
+
+    @classmethod
+    def fetched(cls, name: str) -> str:
+        """The folder of a model from the hub, which is fetched first unless it is there."""
+        folder = folders.folder_for(name)
+        if not complete(folder):
+            bar = ProgressBar(1, node_id=cls.hidden.unique_id)
+            download(name, folder, bar.update_absolute, management.throw_exception_if_processing_interrupted)
+        return str(folder)

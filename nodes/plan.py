@@ -23,7 +23,7 @@ class Plan(io.ComfyNode):
             description="What a batch takes of memory with a policy and in full, and the largest batch that fits.",
             search_aliases=["memory", "VRAM", "batch"],
             inputs=[
-                JanusModel.Input("model"),
+                JanusModel.Input("model", tooltip="What is to draw."),
                 KVPolicy.Input("policy", optional=True, tooltip="How the cache is kept small; without one, in full."),
                 io.Int.Input("images", default=4, min=1, max=1024, tooltip="Pictures drawn at once."),
                 io.Float.Input(

@@ -25,7 +25,7 @@ class Readout(io.ComfyNode):
             category=CATEGORY,
             description="Where the memory of a drawing went: keys and values beside the full cache, weights, the rest.",
             search_aliases=["memory", "VRAM", "KV cache"],
-            inputs=[KVReport.Input("report")],
+            inputs=[KVReport.Input("report", tooltip="From the sampler.")],
             outputs=[io.String.Output(display_name="text"), io.String.Output(display_name="json")],
             hidden=[io.Hidden.extra_pnginfo],
             is_output_node=True,

@@ -1,10 +1,12 @@
 """The public names of `ssd_core`."""
 
+from .encoding import encode
 from .errors import UserError
-from .loop import Result, generate
+from .loop import Result, generate, paint
 from .memory import Memory, largest_batch, plan
 from .models.checkpoint import load
 from .policies import METHODS, SSD, Full, Policy, StreamingLLM, Window
+from .start import keep_of
 
 __all__ = [
     "METHODS",
@@ -16,8 +18,11 @@ __all__ = [
     "StreamingLLM",
     "UserError",
     "Window",
+    "encode",
     "generate",
+    "keep_of",
     "largest_batch",
     "load",
+    "paint",
     "plan",
 ]

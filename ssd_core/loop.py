@@ -12,17 +12,18 @@ import torch
 from torch import Tensor
 
 from .cache.cache import SlotCache
-from .errors import UserError
+from .errors import OutOfMemoryError, UserError
 from .memory import Memory, plan_rows
 from .models.base import ImageModel
 from .policies import Full, Policy
 from .sampling import Sampling, streams
-from .step import image_embedder, prefill, step
+from .start import kept_tokens, stretch
+from .step import feed, image_embedder, prefill, step
+from .tokens import UNDRAWN
 
 Prompt = str | Sequence[int]
 OnRow = Callable[[int, Tensor, Memory], object]
 Check = Callable[[], object]
-UNDRAWN = -1  # a token of a picture that was stopped before it came
 GREY = 0.5  # what its place in the picture shows
 OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")  # CUDA and MPS, Windows, Linux
 
@@ -42,11 +43,13 @@ class Result:
 
     images: float32 [n, height, width, 3] in 0..1, on the processor, prompt by prompt.
     tokens: int64 [n, grid tokens], on the processor; -1 where a stop came first, grey in the image.
+    drawn: how many of the tokens were drawn; the others were kept from the start, or never came.
     seeds: the seed each image can be drawn with alone.
     """
 
     images: Tensor
     tokens: Tensor
+    drawn: int
     seeds: list[int]
     memory: Memory
     timing: Timing
@@ -54,7 +57,7 @@ class Result:
     @property
     def tokens_per_second(self) -> float:
         """Image tokens drawn a second of the loop; guidance rows are not counted twice."""
-        return int((self.tokens != UNDRAWN).sum()) / self.timing.decode
+        return self.drawn / self.timing.decode
 
 
 @torch.inference_mode()
@@ -70,6 +73,8 @@ def generate(
     top_p: float = 1.0,
     greedy: bool = False,
     negative: Prompt | None = None,
+    start: Tensor | None = None,
+    keep: Tensor | None = None,
     on_row: OnRow | None = None,
     check: Check | None = None,
 ) -> Result:
@@ -81,29 +86,40 @@ def generate(
     seed: image k is drawn with seed + k, whatever is drawn beside it.
     guidance: 1 draws from the prompt alone, one row an image instead of two.
     negative: what guidance leads away from, instead of nothing.
-    on_row: called after each row of the grid with (row, tokens so far int64 [n, m], memory); a true return value stops
-        the drawing, and what was drawn so far is returned.
+    start: tokens of pictures to begin with, int64 [n, grid tokens], or [1, grid tokens] for all.
+    keep: which of these stay as they are, bool [grid tokens] or [n, grid tokens]; the others are drawn in raster order,
+        each with the random number of its own place, and see only what comes before them.
+    on_row: called after each row of the grid, up to the last in which something is drawn, with (row, tokens so far
+        int64 [n, m], memory); a true return value stops the drawing, and what was drawn so far is returned.
     check: called before each token; what it raises ends the drawing and is passed on.
 
-    Raises UserError for what cannot be drawn, and where memory runs out. Whatever ends it, the cache is given back.
+    Raises UserError for what cannot be drawn, and OutOfMemoryError, which is one, where memory runs out. Whatever
+    ends it, the cache is given back.
     """
     sampling = Sampling(guidance, temperature, top_k, top_p, greedy)
     policy = (policy or Full()).fit(model)
     rows = prompt_rows(model, prompts, images_per_prompt, negative, sampling)
     images = len(prompts) * images_per_prompt
     seeds = [(seed + k) % 2**64 for k in range(images)]
+    kept = kept_tokens(model.geometry, start, keep, images)
     memory = plan_rows(model, policy, rows, sampling)
     with explain_out_of_memory(memory, images):
         clock = Clock(model.device)
         cache = prefill(model, policy, rows)
         prefilled = clock.lap()
         try:
-            tokens = draw_tokens(model, cache, rows, seeds, sampling, memory, on_row, check)
+            tokens = draw_tokens(model, cache, rows, seeds, sampling, memory, on_row, check, kept)
         finally:
             cache.free()
-        drawn = clock.lap()
+        decoded = clock.lap()
         pictures = paint(model, tokens, memory.pictures_at_once)
-        return Result(pictures, tokens.cpu(), seeds, memory, Timing(prefilled, drawn, clock.lap()))
+        drawn = count(tokens) - (0 if kept is None else count(kept))
+        return Result(pictures, tokens.cpu(), drawn, seeds, memory, Timing(prefilled, decoded, clock.lap()))
+
+
+def count(tokens: Tensor) -> int:
+    """How many tokens there are."""
+    return int((tokens != UNDRAWN).sum())
 
 
 def prompt_rows(
@@ -146,20 +162,35 @@ def draw_tokens(
     memory: Memory,
     on_row: OnRow | None = None,
     check: Check | None = None,
+    kept: Tensor | None = None,
 ) -> Tensor:
-    """The token loop: int64 [images, grid tokens]."""
+    """The token loop: int64 [images, grid tokens].
+
+    kept: tokens that stay, int64 [images, grid tokens], -1 where one is to be drawn.
+    """
     geometry, device = model.geometry, model.device
     columns = geometry.columns
     uniform = streams(seeds, geometry.tokens).T.contiguous().to(device)
     embed_image = image_embedder(model)
-    tokens = torch.full((len(seeds), geometry.tokens), UNDRAWN, dtype=torch.int64, device=device)
+    if kept is None:
+        tokens = torch.full((len(seeds), geometry.tokens), UNDRAWN, dtype=torch.int64, device=device)
+        first, end, stays = 0, geometry.tokens, None
+    else:
+        tokens = kept.to(device, copy=True)
+        (first, end), stays = stretch(geometry, kept), (tokens != UNDRAWN).T.contiguous()
     positions = torch.tensor([[len(ids) - 1] for ids in rows], device=device)
     x = model.embed_text(torch.tensor([ids[-1:] for ids in rows]))[:, 0]
-    for at in range(geometry.tokens):
+    for at in range(end):
         if check:
             check()
-        token = sampling.next_tokens(step(model, cache, x, positions), uniform[at])
-        tokens[:, at] = token
+        if at < first:
+            feed(model, cache, x, positions)
+            token = tokens[:, at]
+        else:
+            token = sampling.next_tokens(step(model, cache, x, positions), uniform[at])
+            if stays is not None:
+                torch.where(stays[at], tokens[:, at], token, out=token)
+            tokens[:, at] = token
         if (at + 1) % columns == 0 and on_row and on_row(at // columns, tokens[:, : at + 1], memory):
             break
         x = embed_image(token)
@@ -206,7 +237,7 @@ def explain_out_of_memory(memory: Memory, images: int) -> Iterator[None]:
         if not any(sign in str(error) for sign in OUT_OF_MEMORY):
             raise
         traceback.clear_frames(error.__traceback__)  # or what they hold would live as long as the sentence below
-        raise UserError(
+        raise OutOfMemoryError(
             f"Memory ran out: {images} images at once take {memory.peak_bytes / 2**30:.2f} GiB, "
             f"{memory.kv_bytes / 2**30:.2f} GiB of it for keys and values; draw fewer at once or lower the budget."
         ) from None

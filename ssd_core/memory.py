@@ -104,6 +104,22 @@ def peak_bytes(run: Callable[[], Any]) -> int:
     return counter.peak
 
 
+@torch.inference_mode()
+def decoding_bytes(model: ImageModel) -> int:
+    """The most that decoding one picture holds beside the weights."""
+    skeleton = model.skeleton()
+    tokens = torch.zeros(1, model.geometry.tokens, dtype=torch.int64, device="meta")
+    return peak_bytes(lambda: skeleton.decode_image(tokens))
+
+
+@torch.inference_mode()
+def encoding_bytes(model: ImageModel) -> int:
+    """The most that encoding one picture holds beside the weights."""
+    skeleton = model.skeleton()
+    pixels = torch.zeros(1, *model.picture_size, 3, device="meta")
+    return peak_bytes(lambda: skeleton.encode_image(pixels))
+
+
 def module_bytes(module: nn.Module) -> int:
     """Bytes of a module's parameters and buffers."""
     return sum(part.nbytes for part in (*module.parameters(), *module.buffers()))
@@ -151,10 +167,7 @@ def plan_rows(model: ImageModel, policy: Policy, rows: Sequence[Sequence[int]], 
         logits = step(skeleton, cache, x, torch.zeros(len(rows), 1, dtype=torch.int64, device="meta"))
         embed_image(sampling.next_tokens(logits, torch.empty(images, device="meta")))
         step_bytes = counter.peak - before
-        del cache, x, logits, embed_image
-        before = counter.peak = counter.live
-        skeleton.decode_image(torch.zeros(1, geometry.tokens, dtype=torch.int64, device="meta"))
-        a_picture = counter.peak - before
+    a_picture = decoding_bytes(model)
     # as many pictures at once as fit into what the cache leaves free
     at_once = max(1, min(images, (kv_bytes + bookkeeping_bytes) // a_picture))
     first = policy.keeps(geometry, lengths[0])

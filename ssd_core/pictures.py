@@ -7,10 +7,13 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
+
+from .errors import UserError
 
 NAME = 40  # characters of a prompt in a file's name
 
@@ -18,6 +21,20 @@ NAME = 40  # characters of a prompt in a file's name
 def to_pil(images: Tensor) -> list[Image.Image]:
     """float [n, height, width, 3] in 0..1 -> n pictures."""
     return [Image.fromarray(picture.numpy()) for picture in (images * 255).round().to("cpu", torch.uint8)]
+
+
+def from_pil(picture: Image.Image) -> Tensor:
+    """A picture -> float32 [height, width, 3] in 0..1, or [height, width] where it is grey."""
+    return torch.from_numpy(np.asarray(picture, np.float32) / 255)
+
+
+def read(path: Path, mode: str = "RGB") -> Tensor:
+    """A picture's file, taken in colours ("RGB") or in grey ("L"), as `from_pil` gives it."""
+    try:
+        with Image.open(path) as picture:
+            return from_pil(picture.convert(mode))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read as a picture ({error.strerror or 'of no known format'}).") from None
 
 
 def mosaic(pictures: Sequence[Image.Image]) -> Image.Image:

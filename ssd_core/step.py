@@ -46,6 +46,11 @@ def image_embedder(model: ImageModel) -> Callable[[Tensor], Tensor]:
     return partial(torch.index_select, table, 0)
 
 
+def feed(model: ImageModel, cache: SlotCache, x: Tensor, positions: Tensor) -> Tensor:
+    """Feed one token a row, x [rows, hidden] at int64 [rows, 1] -> what the decoder makes of it, [rows, hidden]."""
+    return model.decoder(x[:, None], positions, cache)[:, 0]
+
+
 def step(model: ImageModel, cache: SlotCache, x: Tensor, positions: Tensor) -> Tensor:
-    """Feed one token a row, x [rows, hidden] at int64 [rows, 1] -> float32 logits of the next, [rows, codebook]."""
-    return model.image_logits(model.decoder(x[:, None], positions, cache)[:, 0])
+    """Feed one token a row, as `feed` does -> float32 logits of the next, [rows, codebook]."""
+    return model.image_logits(feed(model, cache, x, positions))

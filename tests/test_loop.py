@@ -12,8 +12,10 @@ from ssd_core import SSD, UserError, generate, loop
 from ssd_core.cache import slots as slots_module
 from ssd_core.cache.attention import attend_slots
 from ssd_core.cache.cache import PromptCache, SlotCache
-from ssd_core.loop import GREY, UNDRAWN, paint
+from ssd_core.errors import OutOfMemoryError
+from ssd_core.loop import GREY, paint
 from ssd_core.memory import PeakBytes
+from ssd_core.tokens import UNDRAWN
 from tests.table import HEADS, WARM, check_sentence, model_of, tensors_of
 from tests.tiny import TinyModel
 
@@ -129,7 +131,9 @@ def test_running_out_of_memory_is_explained_and_gives_everything_back(
 
     monkeypatch.setattr(SlotCache, "fill", fill)
     monkeypatch.setattr(slots_module, "attend_slots", attend)
-    with pytest.raises(UserError, match=r"2 images at once take .* GiB, .* draw fewer at once or lower") as refusal:
+    with pytest.raises(
+        OutOfMemoryError, match=r"2 images at once take .* GiB, .* draw fewer at once or lower"
+    ) as refusal:
         generate(model, ["ab"], SSD(12, head_map=HEADS), images_per_prompt=2)
     check_sentence(refusal.value)
     assert tensors

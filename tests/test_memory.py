@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ssd_core import SSD, Full, Policy, UserError, Window, largest_batch, plan
-from ssd_core.memory import PeakBytes, full_bytes
+from ssd_core.memory import PeakBytes, decoding_bytes, encoding_bytes, full_bytes, peak_bytes
 from ssd_core.models.base import Geometry
 from tests.table import GRID, POLICIES, check_sentence, each_policy
 from tests.tiny import TinyModel, random_map, tiny
@@ -127,3 +127,12 @@ def test_the_counter_counts_storage_once_and_while_it_lives() -> None:
         assert counter.live == 40  # the view holds it
         del view
     assert (counter.live, counter.peak) == (0, 80)
+
+
+def test_reading_and_painting_a_picture_take_what_was_said() -> None:
+    model = tiny(**GRID)
+    tokens = torch.zeros(1, model.geometry.tokens, dtype=torch.int64)
+    pixels = model.decode_image(tokens)
+    assert 0 < decoding_bytes(model) == peak_bytes(lambda: model.decode_image(tokens))
+    assert 0 < encoding_bytes(model) == peak_bytes(lambda: model.encode_image(pixels))
+    assert plan(model).picture_bytes == decoding_bytes(model)

@@ -38,9 +38,9 @@ def test_the_zip_holds_what_the_pack_needs_and_no_more() -> None:
     files = packed()
     assert {path.split("/")[0] for path in files} == {
         *("LICENSE", "README.md", "__init__.py", "pyproject.toml", "requirements.txt"),
-        *("nodes", "ssd_core", "web"),
+        *("locales", "nodes", "ssd_core", "web", "workflows"),
     }
-    needed = [path for folder in ("nodes", "ssd_core", "web") for path in folder_files(folder)]
+    needed = [path for folder in ("locales", "nodes", "ssd_core", "web", "workflows") for path in folder_files(folder)]
     assert set(needed) <= files
 
 

@@ -13,10 +13,11 @@ from torch import Tensor
 import ssd_core
 from ssd_core import SSD, Full, Memory, Policy, StreamingLLM, Window, generate
 from ssd_core.cache.cache import SlotCache
-from ssd_core.loop import GREY, UNDRAWN, draw_tokens, prompt_rows
+from ssd_core.loop import GREY, draw_tokens, prompt_rows
 from ssd_core.memory import PeakBytes, plan_rows
 from ssd_core.sampling import Sampling, streams
 from ssd_core.step import prefill
+from ssd_core.tokens import UNDRAWN
 from tests.table import (
     EQUAL,
     HEADS,

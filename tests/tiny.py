@@ -40,6 +40,10 @@ class TinyModel(ImageModel):
                     scale = 1.0 if name.startswith(("text", "codes", "head")) else 3 / weight.shape[-1] ** 0.5
                     weight.data.copy_(torch.randn(weight.shape, generator=generator) * scale)
 
+    @property
+    def picture_size(self) -> tuple[int, int]:
+        return self.geometry.rows * 2, self.geometry.columns * 2
+
     def encode(self, prompt: str) -> list[int]:
         return [BOS, *(3 + ord(letter) % (VOCABULARY - 3) for letter in prompt), BEGIN]
 

@@ -12,10 +12,7 @@ learns very late to count along a sequence that nothing divides into rows.
 from __future__ import annotations
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from ssd_core.evaluate.scenes import BACKGROUNDS, COLOURS, GRID, NUMBERS, SHAPES, Scene, Thing
 
@@ -46,22 +43,3 @@ def begins(scene: Scene, codes: NDArray[np.int64]) -> list[tuple[int, Thing]]:
         row, column = divmod(int(own.argmax()), thing.size)
         found.append(((thing.top + row) * GRID + thing.left + column, thing))
     return found
-
-
-class Foresight(nn.Module):
-    """The head: hidden states [..., hidden] of the middle layer to the logits of all classes."""
-
-    def __init__(self, hidden: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(hidden)
-        self.out = nn.Linear(hidden, sum(CLASSES))
-
-    def loss(self, hidden: Tensor, ahead: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean cross-entropy of the questions of what is ahead, and of those of where: hidden [B, 576, hidden], classes
-        int64 [B, 576, 7]."""
-        answers = self.out(self.norm(hidden.float())).split(CLASSES, -1)
-        each = [
-            cross_entropy(answer.flatten(0, 1), ahead[..., question].flatten())
-            for question, answer in enumerate(answers)
-        ]
-        return torch.stack(each[:-PLACES]).mean(), torch.stack(each[-PLACES:]).mean()

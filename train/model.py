@@ -12,9 +12,10 @@ from ssd_core.evaluate.scenes import CELL, GRID, SIZE
 from . import codes
 from .text import BEGIN, PLACE
 
-# The fourth of rotary embedding's 16 frequencies turns once a row, so that a token can see which column it is in. At
-# Llama's 10000 none does, and objects run over the right edge. The slowest turns once in 950 tokens.
-ROPE_THETA = (GRID / math.tau) ** 4
+# The third of rotary embedding's 16 frequencies turns once a row, so that a token can see which column it is in. At
+# Llama's 10000 none does, and objects run over the right edge. The slower half hardly turns over a whole picture, so
+# that a caption can be read from everywhere in it.
+ROPE_THETA = (GRID / math.tau) ** 8
 
 
 def configuration(

@@ -10,13 +10,14 @@ import typer
 from rich.table import Table
 from torch import Tensor
 
-from ..loop import UNDRAWN, Result, generate
+from ..loop import Result, generate
 from ..memory import plan
 from ..models.base import ImageModel
 from ..pictures import save, to_pil
 from ..policies import METHODS, Policy
 from ..sampling import Sampling
 from ..sheet import contact_sheet
+from ..tokens import UNDRAWN
 from ..words import human
 from .console import OUT, table
 from .drawing import draw, rows_drawn

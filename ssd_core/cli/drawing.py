@@ -12,10 +12,11 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from ..loop import UNDRAWN, Result, generate
+from ..loop import Result, generate
 from ..memory import Memory
 from ..models.base import ImageModel
 from ..policies import Policy
+from ..tokens import UNDRAWN
 from .console import ERR
 
 
@@ -38,7 +39,8 @@ def draw(model: ImageModel, prompts: Sequence[str], policy: Policy, label: str, 
 
 def rows_drawn(model: ImageModel, result: Result) -> int:
     """How many rows of the grid each image has."""
-    return int((result.tokens[0] != UNDRAWN).sum()) // model.geometry.columns
+    undrawn = (result.tokens == UNDRAWN).any(0)
+    return int(undrawn.byte().argmax()) // model.geometry.columns if undrawn.any() else model.geometry.rows
 
 
 def progress() -> Progress:

@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from torch import Tensor
 
-from ..pictures import save, to_pil
+from ..encoding import encode
+from ..errors import UserError
+from ..pictures import read, save, to_pil
 from ..policies import METHODS
 from ..report import policy_settings, report
 from ..sampling import Sampling
+from ..start import keep_of
 from ..words import human
 from .drawing import draw
 from .fields import with_options
@@ -46,6 +50,16 @@ def generate(
     images: Annotated[int, typer.Option(help="Pictures of each prompt.")] = 1,
     seed: SeedOption = 0,
     negative: NegativeOption = None,
+    start: Annotated[
+        Path | None, typer.Option(metavar="PNG", help="A picture to begin with.", show_default=False)
+    ] = None,
+    keep_rows: Annotated[
+        int, typer.Option(help="Of --start: as many rows of tokens, from the top, stay; the rest is drawn.")
+    ] = 0,
+    mask: Annotated[
+        Path | None,
+        typer.Option(metavar="PNG", help="Of --start: what is white here is drawn anew.", show_default=False),
+    ] = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     out: OutOption = Path("out"),
@@ -53,13 +67,19 @@ def generate(
 ) -> None:
     """Draw pictures of prompts, all at once. Ctrl-C stops after the row and keeps what was drawn."""
     policy, chosen = policies_of([method], options)[method], Sampling(**sampling)
+    picture, painted = pictures_of(start, keep_rows, mask)
     for folder in (out, report_to.parent) if report_to else (out,):
         make_folder(folder)
     loaded, load_seconds = read_model(model, device, dtype)
     policy = policy.fit(loaded)
     drawing = {"images_per_prompt": images, "seed": seed, "negative": negative} | asdict(chosen)
-    result = draw(loaded, prompts, policy, method, **drawing)
-    settings = drawing | policy_settings(policy) | {"dtype": str(loaded.dtype).removeprefix("torch.")}
+    begun: dict[str, Any] = {}
+    origin: dict[str, Any] = {}
+    if picture is not None:
+        begun = {"start": encode(loaded, picture[None]), "keep": keep_of(loaded.geometry, keep_rows, painted)}
+        origin = {"start": str(start), "keep_rows": keep_rows, "mask": str(mask) if mask else None}
+    result = draw(loaded, prompts, policy, method, **drawing, **begun)
+    settings = drawing | origin | policy_settings(policy) | {"dtype": str(loaded.dtype).removeprefix("torch.")}
     captions = [prompt for prompt in prompts for _ in range(images)]
     about = {"model": loaded.name, "method": method, "settings": json.dumps(settings)}
     texts = [{"prompt": prompt, "seed": str(own)} | about for prompt, own in zip(captions, result.seeds, strict=True)]
@@ -74,3 +94,14 @@ def generate(
         f"{method}: keys and values {human(memory.kv_bytes)}, {memory.kv_bytes / memory.kv_bytes_full:.2f} of the full "
         f"cache; {result.tokens_per_second:.0f} tokens/s."
     )
+
+
+def pictures_of(start: Path | None, rows: int, mask: Path | None) -> tuple[Tensor | None, Tensor | None]:
+    """The picture to begin with and its mask, where there are any; raises UserError where one lacks the other."""
+    if start is None:
+        if rows or mask:
+            raise UserError("--keep-rows and --mask say what stays of a picture; give it with --start.")
+        return None, None
+    if not rows and mask is None:
+        raise UserError("--start has no effect unless something of it stays; give --keep-rows or --mask.")
+    return read(start), read(mask, "L") if mask else None

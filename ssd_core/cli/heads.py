@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 from typing import Annotated
 
@@ -10,11 +9,11 @@ import typer
 from rich.text import Text
 
 from ..errors import UserError
-from ..evaluate.scenes import TASKS, sample
 from ..heads import HeadMap, measure
 from ..heads import draw as draw_map
 from ..heads.colours import heat
 from ..heads.headmap import check_tau
+from ..heads.prompts import default_prompts
 from ..policies import SSD
 from .console import OUT
 from .drawing import progress
@@ -30,17 +29,6 @@ from .options import (
 )
 
 app = typer.Typer(add_completion=False)
-
-EVERYDAY = (
-    "a red bicycle leaning against a brick wall",
-    "a close-up portrait of an old fisherman with a white beard",
-    "two cats asleep on a blue sofa",
-    "a mountain lake at sunrise, oil painting",
-    "a bowl of noodle soup with an egg, seen from above",
-    "a rainy street at night with a sign that says OPEN",
-    "an astronaut playing chess on the moon",
-    "a green apple to the left of a yellow cup on a table",
-)
 
 
 @app.command()
@@ -99,14 +87,6 @@ def read_prompts(file: Path) -> list[str]:
     if not prompts:
         raise UserError(f"{file} holds no prompt; give one a line.")
     return prompts
-
-
-def default_prompts(model: str) -> list[str]:
-    """Prompts of the world that a model was trained on."""
-    if model != EMBEDDED:
-        return list(EVERYDAY)
-    rng = random.Random(0)
-    return [sample(rng, task=task).caption for task in TASKS * 2]
 
 
 def print_map(head_map: HeadMap, tau: float) -> None:

@@ -13,10 +13,11 @@ from ..errors import UserError
 from ..models.base import Geometry, ImageModel
 from ..models.decoder import split_heads
 from ..sampling import Sampling
+from ..tokens import UNDRAWN, check_tokens
 from .headmap import HeadMap
 
 if TYPE_CHECKING:
-    from ..loop import Prompt
+    from ..loop import Check, Prompt
 
 OnProgress = Callable[[int, int], object]
 
@@ -29,6 +30,7 @@ def measure(
     seed: int = 0,
     guidance: float = 5.0,
     on_progress: OnProgress | None = None,
+    check: Check | None = None,
 ) -> HeadMap:
     """Draw the prompts with the full cache, one prompt after the other, and take the `shares` of what was drawn.
 
@@ -37,6 +39,7 @@ def measure(
     neighbourhood: see `shares`.
     seed: image k, counted over all prompts, is drawn with seed + k.
     on_progress: called after each row of the grid with (rows drawn, rows in all); what it raises ends the measuring.
+    check: called before each token; what it raises ends the measuring as well.
 
     Raises UserError for what cannot be drawn or measured.
     """
@@ -54,7 +57,7 @@ def measure(
                 on_progress(done + row + 1, len(ids) * rows)
 
         first = seed + place * images_per_prompt
-        drawn = generate(model, [prompt], None, images_per_prompt, first, guidance, on_row=on_row)
+        drawn = generate(model, [prompt], None, images_per_prompt, first, guidance, on_row=on_row, check=check)
         total += shares(model, prompt, drawn.tokens, neighbourhood)
     about = {
         "model": model.name,
@@ -87,6 +90,8 @@ def shares(model: ImageModel, ids: Sequence[int], tokens: Tensor, neighbourhood:
     geometry, device = model.geometry, model.device
     neighbourhood = fit_neighbourhood(geometry, neighbourhood)
     check_tokens(geometry, tokens)
+    if (tokens == UNDRAWN).any():
+        raise UserError("Heads are measured on pictures that were drawn to the end; some tokens of these are undrawn.")
     pictures, prompt = len(tokens), len(ids)
     text = model.embed_text(torch.tensor([list(ids)])).expand(pictures, -1, -1)
     image = model.embed_image(tokens[:, :-1].flatten().to(device)).view(pictures, geometry.tokens - 1, -1)
@@ -154,14 +159,3 @@ def fit_neighbourhood(geometry: Geometry, neighbourhood: int | None) -> int:
             f"give 1 to {geometry.tokens - 2}."
         )
     return size
-
-
-def check_tokens(geometry: Geometry, tokens: Tensor) -> None:
-    """Refuse what are not the tokens of whole pictures."""
-    if tokens.ndim != 2 or tokens.shape[0] < 1 or tokens.shape[1] != geometry.tokens:
-        raise UserError(f"The tokens of pictures are a table [pictures, {geometry.tokens}], not {list(tokens.shape)}.")
-    if tokens.min() < 0 or tokens.max() >= geometry.codebook:
-        raise UserError(
-            f"Image tokens lie in 0..{geometry.codebook - 1}, not in {int(tokens.min())}..{int(tokens.max())}; "
-            "heads are measured on pictures that were drawn to the end."
-        )

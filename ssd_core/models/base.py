@@ -47,6 +47,11 @@ class ImageModel(nn.Module, ABC):
     vocabulary: int  # text tokens
     decoder: Decoder
 
+    @property
+    @abstractmethod
+    def picture_size(self) -> tuple[int, int]:
+        """Height and width of its pictures, in pixels."""
+
     @abstractmethod
     def encode(self, prompt: str) -> list[int]:
         """Token ids of a prompt in the model's template, first the begin-of-sentence, last the begin-of-image token."""
@@ -73,7 +78,7 @@ class ImageModel(nn.Module, ABC):
 
     @abstractmethod
     def encode_image(self, pixels: Tensor) -> Tensor:
-        """float [B, height, width, 3] in 0..1 -> int64 [B, tokens]."""
+        """float [B, *picture_size, 3] in 0..1 -> int64 [B, tokens]."""
 
     @abstractmethod
     def skeleton(self) -> ImageModel:

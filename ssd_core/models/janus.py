@@ -99,6 +99,11 @@ class Janus(ImageModel):
         self.head = ImageHead(hidden, shape.image_hidden, shape.codebook, ops, **where)
         self.codec: Any = codec
 
+    @property
+    def picture_size(self) -> tuple[int, int]:
+        scale = 2 ** (len(self.shape.vq["channel_multiplier"]) - 1)
+        return self.shape.rows * scale, self.shape.columns * scale
+
     def encode(self, prompt: str) -> list[int]:
         return self.tokenizer.encode(prompt)
 
@@ -123,12 +128,10 @@ class Janus(ImageModel):
         return ((pixels.float() + 1) / 2).clamp(0, 1).permute(0, 2, 3, 1)
 
     def encode_image(self, pixels: Tensor) -> Tensor:
-        codec, shape = self.codec, self.shape
-        scale = 2 ** (len(shape.vq["channel_multiplier"]) - 1)
-        expected = (shape.rows * scale, shape.columns * scale, 3)
-        if tuple(pixels.shape[1:]) != expected:
+        codec, (height, width) = self.codec, self.picture_size
+        if tuple(pixels.shape[1:]) != (height, width, 3):
             raise UserError(
-                f"{self.name} encodes pictures of {expected[1]} x {expected[0]} pixels with 3 channels, "
+                f"{self.name} encodes pictures of {width} x {height} pixels with 3 channels, "
                 f"but this one is {tuple(pixels.shape[1:])}; resize it first."
             )
         dtype = codec.post_quant_conv.weight.dtype

@@ -12,6 +12,7 @@ class Window(Policy):
     """Every head keeps the newest tokens and, unless `pin_prompt` is off, the prompt.
 
     budget: slots per head, a share of prompt + image (float) or a count (int).
+    pin_prompt: whether the prompt is never dropped.
     """
 
     budget: int | float = 0.2

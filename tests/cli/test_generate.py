@@ -143,6 +143,50 @@ def test_a_png_says_what_it_was_drawn_from(terminal: Terminal) -> None:
     assert (settings["budget"], settings["guidance"], settings["seed"]) == (14, 2.0, 3)
 
 
+def paint_file(path: str, picture: np.ndarray[Any, Any]) -> str:
+    Image.fromarray(picture).save(path)
+    return path
+
+
+def test_a_picture_is_gone_on_with_and_redrawn_under_a_mask(terminal: Terminal) -> None:
+    window = ("ab", *METHOD["window"], "--images", 2)
+    plain = terminal.tokens(*window)
+    # the tiny model's pictures are its tokens in grey; these are of no size of its own
+    start = paint_file("start.png", np.full((24, 24, 3), round(7 / 20 * 255), np.uint8))
+    report = terminal.generate(*window, "--start", start, "--keep-rows", 2)
+    tokens = [image["tokens"] for image in report["images"]]
+    assert [own[:8] for own in tokens] == [[7] * 8] * 2
+    assert tokens != plain
+    assert tokens[0][8:] != tokens[1][8:] != [7] * 8
+    assert {name: report["settings"][name] for name in ("start", "keep_rows", "mask")} == {
+        "start": start, "keep_rows": 2, "mask": None
+    }  # fmt: skip
+    white = np.zeros((8, 8), np.uint8)
+    white[3, 5] = white[7, 7] = 255
+    masked = terminal.tokens(*window, "--start", start, "--mask", paint_file("mask.png", white))
+    assert all(own[:6] + own[7:15] == [7] * 14 for own in masked)
+    assert any(own[6] != 7 or own[15] != 7 for own in masked)
+    both = terminal.tokens(*window, "--start", start, "--mask", "mask.png", "--keep-rows", 3)
+    assert all(own[:15] == [7] * 15 for own in both)
+
+
+@pytest.mark.parametrize(
+    ("args", "word"),
+    [
+        (("--keep-rows", 2), "give it with --start"),
+        (("--mask", "heads.safetensors"), "give it with --start"),
+        (("--start", "heads.safetensors"), "give --keep-rows or --mask"),
+        (("--start", "absent.png", "--keep-rows", 1), "absent.png cannot be read as a picture (No such file"),
+        (("--start", "heads.safetensors", "--keep-rows", 1), "cannot be read as a picture (of no known format)"),
+    ],
+)
+def test_a_start_that_cannot_be_is_refused_before_a_model_is_read(
+    terminal: Terminal, args: tuple[object, ...], word: str
+) -> None:
+    assert word in terminal.refusal("generate", "ab", *METHOD["full"], *args)
+    assert not terminal.loaded
+
+
 def test_a_seed_in_a_png_draws_its_picture_alone(terminal: Terminal) -> None:
     together = terminal.tokens("ab", "cd", *METHOD["full"], "--seed", 3)
     assert terminal.tokens("cd", *METHOD["full"], "--seed", 4) == together[1:]

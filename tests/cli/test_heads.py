@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from ssd_core.cli.heads import default_prompts
 from ssd_core.evaluate.captions import parse
 from ssd_core.heads import HeadMap, draw, measure
+from ssd_core.heads.prompts import default_prompts
 from tests.cli.terminal import Terminal
 
 HEADS = ("heads", "--prompts", "prompts.txt", "--save", "map.safetensors")

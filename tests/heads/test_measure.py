@@ -175,6 +175,20 @@ def test_what_progress_returns_does_not_stop_the_drawing() -> None:
     assert torch.equal(told.share, measure(model, ["red"]).share)
 
 
+def test_measuring_is_ended_within_a_token() -> None:
+    calls = 0
+
+    def check() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 18:  # in the second prompt's picture
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        measure(tiny(), ["red", "blue"], check=check)
+    assert calls == 18
+
+
 @pytest.mark.parametrize("neighbourhood", [0, -1, 15])
 def test_a_neighbourhood_that_leaves_nothing_to_tell_apart_is_refused_before_drawing(neighbourhood: int) -> None:
     with pytest.raises(UserError, match="give 1 to 14"):

@@ -55,3 +55,19 @@ def object_info(schemas: list[Schema]) -> dict[str, Any]:
             "search_aliases": parts["search_aliases"],
         }
     return nodes
+
+
+def flat(given: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The inputs of a node, needed or not."""
+    return {name: own for by_need in given.values() for name, own in by_need.items()}
+
+
+def chosen(given: dict[str, dict[str, Any]]) -> dict[str, list[Any]]:
+    """The inputs that come with a choice, by names such as "method.budget", each as all choices that have it say."""
+    found: dict[str, list[Any]] = {}
+    for name, (kind, options) in flat(given).items():
+        if kind == SPELT["DynamicCombo"]:
+            for choice in options["options"]:
+                for inner, own in flat(choice["inputs"]).items():
+                    found.setdefault(f"{name}.{inner}", []).append(own)
+    return found

@@ -158,7 +158,7 @@ def load_pack(models: Path, version: str = "0.33.0") -> tuple[ModuleType, Manage
         Hidden=SimpleNamespace(unique_id="UNIQUE_ID", dynprompt="DYNPROMPT", extra_pnginfo="EXTRA_PNGINFO"),
         Combo=combo,
         DynamicCombo=type("DynamicCombo", (kind("DynamicCombo"),), {"Option": DynamicComboOption}),
-        **{name: kind(name) for name in ("String", "Int", "Float", "Boolean", "Image")},
+        **{name: kind(name) for name in ("String", "Int", "Float", "Boolean", "Image", "Mask")},
     )
     stand_ins = {
         "comfy": module("comfy"),

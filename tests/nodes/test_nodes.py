@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import shutil
 from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,56 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
-from ssd_core.models.checkpoint.files import find
+from ssd_core.loop import GREY
 from ssd_core.policies import METHODS
 from tests.nodes import stand_in
-from tests.tiny import tiny
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A models folder with a copy of the embedded model under each name where a Janus may lie."""
-    folder = tmp_path_factory.mktemp("models")
-    for kind in ("janus", "Janus-Pro"):
-        shutil.copytree(find("janus-shapes"), folder / kind / f"mine-{kind}")
-    (folder / "janus" / "notes").mkdir()
-    (folder / "secret").mkdir()
-    (folder / "secret" / "config.json").write_text("{}")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def comfy(models: Path) -> SimpleNamespace:
-    """The pack's nodes by their ids, and ComfyUI's memory manager."""
-    pack, management = stand_in.load_pack(models)
-    extension = asyncio.run(pack.comfy_entrypoint())
-    nodes = {node.define_schema().node_id: node for node in asyncio.run(extension.get_node_list())}
-    return SimpleNamespace(nodes=nodes, management=management)
-
-
-@pytest.fixture
-def held(comfy: SimpleNamespace) -> Any:
-    """A tiny model in the hands of the memory manager."""
-    comfy.management.interrupt_after = None
-    model = tiny(rows=6, columns=4)
-    return SimpleNamespace(model=model, device=torch.device("cpu"), on_device=lambda needed: model)
-
-
-def defaults(node: Any) -> dict[str, Any]:
-    """What the widgets of a node hold when it is new; a choice of several sets of widgets as ComfyUI passes it."""
-    given: dict[str, Any] = {}
-    for own in node.define_schema().inputs:
-        if own.kind == "DynamicCombo":
-            option = own.options["options"][0]
-            given[own.id] = {own.id: option.key, **{inner.id: inner.options["default"] for inner in option.inputs}}
-        elif "default" in own.options:
-            given[own.id] = own.options["default"]
-    return given
-
-
-def run(node: Any, **given: Any) -> Any:
-    return node.execute(**(defaults(node) | given))
+from tests.nodes.running import run
+from tests.table import check_sentence
+from tests.tiny import TinyModel
 
 
 def test_nodes_say_what_they_are(comfy: SimpleNamespace) -> None:
@@ -76,7 +32,13 @@ def test_nodes_say_what_they_are(comfy: SimpleNamespace) -> None:
 def test_models_are_found_and_nothing_outside_their_folders(comfy: SimpleNamespace) -> None:
     load = comfy.nodes["SSDJanusLoad"]
     [choice, _] = load.define_schema().inputs
-    assert choice.options["options"] == ["janus-shapes", "mine-janus", "mine-Janus-Pro"]
+    assert choice.options["options"] == [
+        "janus-shapes",
+        "mine-janus",
+        "mine-Janus-Pro",
+        "download Janus-Pro-1B",
+        "download Janus-Pro-7B",
+    ]
     for name in ("../secret", "secret", "/etc", ""):
         with pytest.raises(Exception, match="There is no model") as caught:
             load.execute(name, "auto")
@@ -162,28 +124,6 @@ def test_the_sampler_draws_what_the_engine_draws(comfy: SimpleNamespace, held: A
     json.dumps(report, allow_nan=False)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("prompt", "another"),
-        ("negative", "bad"),
-        ("seed", 1),
-        ("images", 2),
-        ("guidance", 1.0),
-        ("temperature", 9.0),
-        ("top_k", 1),
-        ("top_p", 0.01),
-        ("policy", "window"),
-    ],
-)
-def test_every_input_of_the_sampler_counts(comfy: SimpleNamespace, held: Any, name: str, value: Any) -> None:
-    sampler = comfy.nodes["SSDJanusSampler"]
-    plain = {"model": held, "prompt": "abc", "temperature": 4.0}
-    before = run(sampler, **plain).args[1]
-    after = run(sampler, **plain | {name: window(comfy, "6") if name == "policy" else value}).args[1]
-    assert not before.equal(after)
-
-
 @pytest.mark.parametrize("images", [3, 6])
 @pytest.mark.parametrize(("preview", "rows"), [(1, [1, 2, 3, 4, 5, 6]), (2, [2, 4, 6]), (0, [])])
 def test_progress_goes_row_by_row_with_previews(
@@ -231,3 +171,72 @@ def test_the_plan_says_what_fits(comfy: SimpleNamespace, held: Any) -> None:
     full = plan.execute(held, images=3, vram=0.25).args[1]
     assert full < most < more
     assert plan.execute(held, images=4, vram=0.25, policy=window(comfy, "30")).args[0] != text
+
+
+@pytest.mark.parametrize(
+    ("room", "said"), [(2, "2 would fit now"), (0, "not one would fit now"), (9, "2 would fit now")]
+)
+def test_out_of_memory_says_what_would_fit(
+    comfy: SimpleNamespace, held: Any, monkeypatch: pytest.MonkeyPatch, room: int, said: str
+) -> None:
+    from ssd_core import plan
+
+    def fail(self: TinyModel, tokens: Tensor) -> Tensor:
+        if tokens.device.type != "meta":
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return self.codes(tokens)
+
+    free = plan(held.model, None, room or 1, 5).peak_bytes - plan(held.model).weights_bytes - (room == 0)
+    monkeypatch.setattr(comfy.management, "get_free_memory", lambda _: free)
+    monkeypatch.setattr(TinyModel, "embed_image", fail)
+    with pytest.raises(Exception, match=said) as caught:
+        run(comfy.nodes["SSDJanusSampler"], model=held, prompt="abc", images=3)
+    check_sentence(caught.value)
+    assert type(caught.value).__name__ == "UserError"
+    assert "3 images at once take" in str(caught.value)
+
+
+def test_a_preview_of_a_redrawing_shows_what_stays(comfy: SimpleNamespace, held: Any) -> None:
+    mask = torch.zeros(1, 6, 4)
+    mask[:, :2] = 1
+    start = torch.full((1, 24), 19)
+    run(comfy.nodes["SSDJanusSampler"], model=held, prompt="abc", images=2, start=start, mask=mask)
+    [first, *_] = [preview[1] for _, _, preview in stand_in.ProgressBar.told]
+    assert first.getpixel((2, 3)) == (round(GREY * 255),) * 3  # the second row comes later
+    assert first.getpixel((2, 11)) == (round(19 / 20 * 255),) * 3  # the last stays
+    assert len(stand_in.ProgressBar.told) == 2
+
+
+def test_measuring_heads_shows_progress_and_is_interrupted(comfy: SimpleNamespace, held: Any) -> None:
+    measuring = {"source": "measure", "prompts": "ab\ncd", "images": 1, "seed": 0, "save_as": ""}
+    run(comfy.nodes["SSDJanusHeads"], model=held, source=measuring)
+    assert [(value, total) for value, total, _ in stand_in.ProgressBar.told] == [(row, 12) for row in range(1, 13)]
+    comfy.management.interrupt_after = 30
+    with pytest.raises(stand_in.Interrupted):
+        run(comfy.nodes["SSDJanusHeads"], model=held, source=measuring)
+    assert len(stand_in.ProgressBar.told) == 30 // 4
+
+
+def test_a_head_map_is_kept_and_loaded_and_never_overwritten(comfy: SimpleNamespace, held: Any, models: Path) -> None:
+    node = comfy.nodes["SSDJanusHeads"]
+    measuring = {"source": "measure", "prompts": "ab", "images": 1, "seed": 0, "save_as": "kept"}
+    head_map, image = run(node, model=held, source=measuring).args
+    assert (models / "janus" / "heads" / "kept.safetensors").is_file()
+    assert image.shape[0] == 1
+    [source, *_] = node.define_schema().inputs
+    [choice] = source.options["options"][1].inputs
+    assert "kept.safetensors" in choice.options["options"]
+    loaded = run(node, model=held, source={"source": "load", "map": "kept.safetensors"}).args[0]
+    assert loaded.share.equal(head_map.share)
+    with pytest.raises(Exception, match=r"There is a head map kept\.safetensors already"):
+        run(node, model=held, source=measuring)
+    assert "heads" not in comfy.nodes["SSDJanusLoad"].define_schema().inputs[0].options["options"]
+
+
+def test_tokens_become_pictures_and_tokens_again(comfy: SimpleNamespace, held: Any) -> None:
+    tokens = torch.arange(48).view(2, 24) % 20
+    [images] = run(comfy.nodes["SSDJanusDecode"], model=held, tokens=tokens).args
+    assert images.equal(held.model.decode_image(tokens))
+    assert run(comfy.nodes["SSDJanusEncode"], model=held, images=images).args[0].equal(tokens)
+    tokens[0, 0] = -1
+    assert (run(comfy.nodes["SSDJanusDecode"], model=held, tokens=tokens).args[0][0, :2, :2] == GREY).all()

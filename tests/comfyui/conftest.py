@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.comfyui.checkpoints import write_broken, write_heavy
+from tests.comfyui.server import Server, checkout
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A real ComfyUI with the pack, and checkpoints among its models that are broken, or large."""
+    comfyui = checkout()
+    if comfyui is None:
+        pytest.skip("COMFYUI_PATH names no ComfyUI to start (and COMFYUI_PYTHON its Python)")
+    folder: Path = tmp_path_factory.mktemp("comfyui")
+    write_broken(folder / "models" / "janus" / "broken")
+    write_heavy(folder / "models" / "janus" / "heavy")
+    with Server(comfyui, folder) as own:
+        yield own
