@@ -110,6 +110,7 @@ class Sampler(io.ComfyNode):
                 KVReport.Output(display_name="report"),
             ],
             hidden=[io.Hidden.unique_id, io.Hidden.dynprompt, io.Hidden.extra_pnginfo],
+            has_intermediate_output=True,
         )
 
     @classmethod

@@ -13,6 +13,7 @@ const FIGURES = "ssd_janus"; // in what a node shows, see nodes/meter.py
 const PARTS = { SSDJanusSampler: WHOLE, SSDJanusReadout: WHOLE, SSDJanusCompression: ONLY_PLANNED };
 
 const meters = new Map(); // of the nodes that are there
+let cached = new Set(); // nodes of the run that ComfyUI need not execute again
 
 function meterOf(id) {
   return meters.get(nodeOf(id));
@@ -31,8 +32,10 @@ function onExecuted({ detail }) {
   const [figures] = detail.output?.[FIGURES] ?? [];
   if (!figures) return;
   const id = detail.display_node ?? detail.node;
-  keep(figures.workflow ?? graphId(), id, figures);
-  if (isHere(figures.workflow)) meterOf(id)?.done(figures);
+  // what ComfyUI kept may come of another graph with the same nodes
+  const graph = (!cached.has(detail.node) && figures.workflow) || graphId();
+  keep(graph, id, figures);
+  if (isHere(graph)) meterOf(id)?.done(figures);
 }
 
 /** A run ended: what has not come to its report by now never will. */
@@ -52,6 +55,7 @@ app.registerExtension({
     style.href = new URL("./meter.css", import.meta.url).href;
     document.head.append(style);
     api.addEventListener(EVENT, onDrawing);
+    api.addEventListener("execution_cached", ({ detail }) => (cached = new Set(detail.nodes)));
     api.addEventListener("executed", onExecuted);
     api.addEventListener("execution_success", onEnd(""));
     api.addEventListener("execution_error", onEnd("The last run stopped with an error."));

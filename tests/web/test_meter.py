@@ -178,6 +178,21 @@ def test_another_graph_s_run_is_not_shown(opened: Any, run: list[Message]) -> No
     assert read(opened, SAMPLER)["state"] == "drawing"
 
 
+def test_what_comfyui_has_kept_of_another_graph_s_run_is_shown(opened: Any, run: list[Message]) -> None:
+    shown = figures_of(run, SAMPLER)
+    play(
+        opened,
+        ("execution_start", PROMPT),
+        ("execution_cached", PROMPT | {"nodes": [SAMPLER]}),
+        ("executed", PROMPT | {"node": SAMPLER, "output": {"ssd_janus": [shown | {"workflow": "another"}]}}),
+    )
+    assert read(opened, SAMPLER)["state"] == "done"
+    assert read(opened, OTHER)["state"] == "empty"
+    opened.load(graph())
+    assert read(opened, SAMPLER)["state"] == "done"
+    play(opened, ("execution_cached", PROMPT | {"nodes": []}))
+
+
 def choose(tab: Any, setting: str, value: Any) -> None:
     tab.page.evaluate("([id, value]) => app.extensionManager.setting.set(id, value)", [setting, value])
 
