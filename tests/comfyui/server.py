@@ -212,9 +212,9 @@ class Server:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def held(self) -> int:
-        """Bytes of memory that the server's process has taken for itself, files that it reads left out."""
+        """Bytes of memory that the server's process has asked for, whether it has written to them yet or not."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
-        [line] = [line for line in status.splitlines() if line.startswith("RssAnon:")]
+        [line] = [line for line in status.splitlines() if line.startswith("VmData:")]
         return int(line.split()[1]) * 1024
 
 
