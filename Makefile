@@ -16,7 +16,7 @@ DEMO := "a red circle on a white background" "two blue squares" "a green triangl
 
 .PHONY: demo test comfy thumbnails
 demo: .venv/installed
-	$(BIN)/ssd-janus compare $(DEMO) --methods full,window,ssd --budget 0.2 --guidance 3
+	$(BIN)/ssd-janus compare $(DEMO) --methods full,window,ssd --budget 0.2 --guidance 2
 
 # The tests of web/ take the page of ComfyUI from a package and a Chromium from the system; without one they are skipped.
 test: .venv/installed-dev

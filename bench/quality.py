@@ -144,7 +144,7 @@ def main() -> None:
     parser.add_argument("--model", default="janus-shapes")
     parser.add_argument("--prompts", type=int, default=600)
     parser.add_argument("--batch", type=int, default=16, help="prompts drawn at once")
-    parser.add_argument("--guidance", type=float, default=3.0, help="3 is the best for the embedded model as it is")
+    parser.add_argument("--guidance", type=float, default=2.0, help="2 is the best for the embedded model as it is")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--out", type=Path, default=Path("bench/results/quality"))
