@@ -52,10 +52,11 @@ export class Meter {
 
   /** Show the figures of a drawing that goes on. */
   drawing(figures) {
+    const begins = !this.isDrawing;
     this.figures = figures;
     this.isDrawing = true;
     const wait = this.painted + milliseconds() - performance.now();
-    if (wait <= 0) this.paint();
+    if (begins || wait <= 0) this.paint();
     else this.timer ??= setTimeout(() => this.paint(), wait);
   }
 

@@ -86,7 +86,9 @@ def test_the_readout_and_the_compression_show_the_engine_s_bytes(pack: Any) -> N
     report = drawing(pack).args[2]
     assert pack.nodes["SSDJanusReadout"].execute(report).ui["ssd_janus"] == [{"workflow": "a graph", **report}]
     held = SimpleNamespace(model=tiny(rows=6, columns=4))
-    [shown] = pack.nodes["SSDJanusCompression"].execute({"method": "window", "budget": "30"}, held).ui["ssd_janus"]
+    [shown] = (
+        pack.nodes["SSDJanusCompression"].execute({"method": "window", "budget": "30"}, model=held).ui["ssd_janus"]
+    )
     planned = ssd_core.plan(held.model, Window(30))
     assert shown == {"workflow": "a graph", "memory": planned.as_dict()}
     assert Memory(**{field.name: shown["memory"][field.name] for field in fields(Memory)}) == planned
