@@ -73,7 +73,7 @@ def test_prompts_are_of_the_embedded_model_s_world(name: str) -> None:
     for node in workflows.prompt(name).values():
         if isinstance(text := node["inputs"].get("prompt"), str):
             parse(text)
-        assert node["inputs"].get("guidance", 3) == 2
+        assert node["inputs"].get("guidance", 2) == 2
 
 
 @pytest.mark.parametrize("name", workflows.NAMES)
