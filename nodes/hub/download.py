@@ -60,6 +60,7 @@ def download(name: str, folder: Path, on_progress: OnProgress, check: Check) -> 
                 on_progress(min(size(folder), total), total)
         if process.wait():
             raise refusal(name, folder, {"error": "the fetching program ended", "full": False})
+        on_progress(total, total)
     if not complete(folder):
         raise UserError(f"{REPOSITORIES[name]} on the hub lacks files of a Janus; see what is in {folder}.")
 
