@@ -106,18 +106,18 @@ def peak_bytes(run: Callable[[], Any]) -> int:
 
 @torch.inference_mode()
 def decoding_bytes(model: ImageModel) -> int:
-    """The most that decoding one picture holds beside the weights."""
+    """The most that decoding one picture holds beside the weights, its tokens included."""
     skeleton = model.skeleton()
-    tokens = torch.zeros(1, model.geometry.tokens, dtype=torch.int64, device="meta")
-    return peak_bytes(lambda: skeleton.decode_image(tokens))
+    shape = (1, model.geometry.tokens)
+    return peak_bytes(lambda: skeleton.decode_image(torch.zeros(shape, dtype=torch.int64, device="meta")))
 
 
 @torch.inference_mode()
 def encoding_bytes(model: ImageModel) -> int:
-    """The most that encoding one picture holds beside the weights."""
+    """The most that encoding one picture holds beside the weights, the picture included."""
     skeleton = model.skeleton()
-    pixels = torch.zeros(1, *model.picture_size, 3, device="meta")
-    return peak_bytes(lambda: skeleton.encode_image(pixels))
+    shape = (1, *model.picture_size, 3)
+    return peak_bytes(lambda: skeleton.encode_image(torch.zeros(shape, device="meta")))
 
 
 def module_bytes(module: nn.Module) -> int:
