@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+
 import pytest
 
 from tests.cli.terminal import Terminal
@@ -10,6 +13,14 @@ from tests.tiny import TinyModel, random_map, tiny
 def model() -> TinyModel:
     """4 x 4 tokens, 8 x 8 pixels."""
     return tiny()
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C interrupts, also where the tests were started to ignore it, as a shell starts them in its background."""
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, usual)
 
 
 @pytest.fixture

@@ -262,6 +262,7 @@ def test_ctrl_c_stops_after_the_row_and_keeps_what_was_drawn(
     assert signal.getsignal(signal.SIGINT) == before
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_a_second_ctrl_c_ends_it_at_once(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     before = signal.getsignal(signal.SIGINT)
     interrupt_at(monkeypatch, 5, 6)
