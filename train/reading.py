@@ -1,18 +1,19 @@
 """What a caption asks for, asked of the model at the token that begins the image.
 
 Every image token needs the caption's meaning, and the begin-of-image token is where it can be found ready: one token to
-attend to, instead of a sentence to take apart anew. A prompt of pads asks for nothing.
+attend to, instead of a sentence to take apart anew. The objects are asked for in the order in which they are drawn, so
+that what to draw next is a matter of counting. A prompt of pads asks for nothing.
 """
 
 from __future__ import annotations
 
 from ssd_core.evaluate.captions import parse
-from ssd_core.evaluate.scenes import BACKGROUNDS, COLOURS, NUMBERS, RELATIONS, SHAPES
+from ssd_core.evaluate.scenes import BACKGROUNDS, COLOURS, FORWARD, NUMBERS, RELATIONS, SHAPES
 
-LAYER = 2  # how many of the layers the head sees
+LAYER = 3  # how many of the layers the head sees
 NOTHING = 0  # the class of what the caption does not name
 KINDS = (1 + len(SHAPES), 1 + len(COLOURS))
-# shape and colour of the first object and of the second, how many, relation, background
+# shape and colour of the object drawn first and of the second, how many, relation, background
 CLASSES = (*KINDS, *KINDS, 1 + max(NUMBERS.values()), 1 + len(RELATIONS), 1 + len(BACKGROUNDS))
 
 
@@ -21,7 +22,8 @@ def targets(caption: str) -> list[int]:
     if not caption:
         return [NOTHING] * len(CLASSES)
     request = parse(caption)
-    first, second = request.objects[0], request.objects[1] if len(request.objects) > 1 else None
+    named = request.objects[:2] if request.relation in (None, *FORWARD) else request.objects[::-1]
+    first, second = named[0], named[1] if len(named) > 1 else None
     return [
         1 + SHAPES.index(first.shape),
         _class(tuple(COLOURS), first.colour),

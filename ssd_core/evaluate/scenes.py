@@ -35,6 +35,7 @@ SHAPES = ("circle", "square", "triangle", "diamond", "cross", "ring")
 PLURAL = {shape: shape + "s" for shape in SHAPES} | {"cross": "crosses"}
 NUMBERS = {"two": 2, "three": 3, "four": 4}
 RELATIONS = ("left of", "right of", "above", "below")
+FORWARD = ("left of", "above")  # the relations that name the left or upper object first
 OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 TASKS = ("single", "two", "counting", "colours", "position", "attributes")
 
@@ -43,6 +44,8 @@ SIZES_AMONG = (6, 8)  # cells; a picture with several, each in its own quadrant
 # Objects stand in a few places only. Were any cell as good as the next, where one begins would be so much chance that a
 # small model takes very long to learn where none may begin any more.
 STEPS_ALONE = (-4, 0, 4)  # cells from the middle, down and across
+# For the same reason two objects come in reading order: the one named first, or the upper or left one where the caption
+# says how they stand, has its top edge no lower than the other's.
 
 
 @dataclass(frozen=True)
@@ -136,6 +139,12 @@ def _propose(rng: random.Random, task: str) -> tuple[Scene, tuple[str, ...]]:
         top, left = (GRID // 2 * half + rng.choice((1, room - 1)) for half in place)
         return Thing(shape, colour, top, left, size)
 
+    def in_order(near: tuple[str, str], far: tuple[str, str], *pair: tuple[int, int]) -> list[Thing]:
+        while True:
+            things = [among(*what, at, rng.choice(SIZES_AMONG)) for what, at in zip((near, far), pair, strict=True)]
+            if things[0].top <= things[1].top:
+                return things
+
     if task in ("single", "colours"):
         size = rng.choice(SIZES_ALONE)
         top, left = ((GRID - size) // 2 + rng.choice(STEPS_ALONE) for _ in range(2))
@@ -150,11 +159,7 @@ def _propose(rng: random.Random, task: str) -> tuple[Scene, tuple[str, ...]]:
         words = f"{word} {colour_a} {PLURAL[a]}" if coloured else f"{word} {PLURAL[a]}"
         key = (word, a, colour_a if coloured else "")
     elif task in ("two", "attributes"):
-        pair = rng.sample(places, 2)
-        things = [
-            among(a, colour_a, pair[0], rng.choice(SIZES_AMONG)),
-            among(b, colour_b, pair[1], rng.choice(SIZES_AMONG)),
-        ]
+        things = in_order((a, colour_a), (b, colour_b), *sorted(rng.sample(places, 2)))
         if task == "two":
             words, key = f"{article(a)} and {article(b)}", tuple(sorted((a, b)))
         else:
@@ -162,16 +167,14 @@ def _propose(rng: random.Random, task: str) -> tuple[Scene, tuple[str, ...]]:
             key = tuple(sorted((f"{colour_a} {a}", f"{colour_b} {b}")))
     else:
         relation = rng.choice(RELATIONS)
-        first, second = rng.choice([(0, 0), (0, 0), (1, 1), (1, 1), (0, 1), (1, 0)])
-        across = relation in ("left of", "right of")
-        forward = relation in ("left of", "above")
-        halves = (0, 1) if forward else (1, 0)
-        place_a = (first, halves[0]) if across else (halves[0], first)
-        place_b = (second, halves[1]) if across else (halves[1], second)
-        things = [
-            among(a, colour_a, place_a, rng.choice(SIZES_AMONG)),
-            among(b, colour_b, place_b, rng.choice(SIZES_AMONG)),
-        ]
+        forward = relation in FORWARD
+        ends = ((a, colour_a), (b, colour_b)) if forward else ((b, colour_b), (a, colour_a))
+        near, far = rng.choice([(0, 0), (0, 0), (1, 1), (1, 1), (0, 1), (1, 0)])
+        if relation in ("left of", "right of"):
+            things = in_order(*ends, (min(near, far), 0), (max(near, far), 1))
+        else:
+            things = in_order(*ends, (0, near), (1, far))
+        things = things if forward else things[::-1]  # as the caption names them
         coloured = rng.random() < 0.25
         name_a = article(f"{colour_a} {a}" if coloured else a)
         name_b = article(f"{colour_b} {b}" if coloured else b)

@@ -5,20 +5,22 @@ from __future__ import annotations
 import random
 
 from ssd_core.evaluate.scenes import BACKGROUNDS, COLOURS, RELATIONS, SHAPES, TASKS, sample
-from train import reading
+from train import codes, reading
+from train.foresight import begins
 
 
-def test_targets_name_what_the_caption_names() -> None:
+def test_targets_name_what_the_caption_names_as_it_is_drawn() -> None:
     rng = random.Random(5)
     for scene in (sample(rng, task=task) for task in TASKS for _ in range(20)):
         shape_a, colour_a, shape_b, colour_b, count, relation, background = reading.targets(scene.caption)
-        assert shape_a == 1 + SHAPES.index(scene.things[0].shape)
-        assert colour_a in (0, 1 + list(COLOURS).index(scene.things[0].colour))
-        assert bool(colour_a) == (scene.things[0].colour in scene.caption)
-        assert shape_b == 1 + SHAPES.index(scene.things[1].shape) if len(scene.things) > 1 else not shape_b
-        assert colour_b in (0, *(1 + list(COLOURS).index(thing.colour) for thing in scene.things[1:2]))
-        assert bool(colour_b) == (len(scene.things) > 1 and bool(colour_a))
-        assert count == len(scene.things)
+        drawn = [thing for _, thing in sorted(begins(scene, codes.encode(scene)), key=lambda begin: begin[0])]
+        assert shape_a == 1 + SHAPES.index(drawn[0].shape)
+        assert colour_a in (0, 1 + list(COLOURS).index(drawn[0].colour))
+        assert bool(colour_a) == (drawn[0].colour in scene.caption)
+        assert shape_b == 1 + SHAPES.index(drawn[1].shape) if len(drawn) > 1 else not shape_b
+        assert colour_b in (0, *(1 + list(COLOURS).index(thing.colour) for thing in drawn[1:2]))
+        assert bool(colour_b) == (len(drawn) > 1 and bool(colour_a))
+        assert count == len(drawn)
         assert bool(relation) == (scene.task == "position")
         assert not relation or RELATIONS[relation - 1] in scene.caption
         assert background == (1 + list(BACKGROUNDS).index(scene.background) if "background" in scene.caption else 0)
