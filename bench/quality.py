@@ -25,6 +25,7 @@ from rich.table import Table
 
 import ssd_core
 from ssd_core.evaluate.scenes import TASKS
+from ssd_core.evaluate.see import require_scipy
 from ssd_core.evaluate.shapes import held_out_prompts, score
 from ssd_core.models.base import ImageModel
 
@@ -149,6 +150,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--out", type=Path, default=Path("bench/results/quality"))
     given = parser.parse_args()
+    require_scipy()
     model = ssd_core.load(given.model, device=given.device, dtype=given.dtype)
     prompts = held_out_prompts(given.prompts)
     lines = given.out.with_suffix(".jsonl")
@@ -159,6 +161,8 @@ def main() -> None:
         "dtype": str(model.dtype),
         "guidance": given.guidance,
         "prompts": given.prompts,
+        "captions": zlib.crc32("\n".join(prompts).encode()),
+        "methods": {method: repr(policy) for method, policy in METHODS.items()},
         "batch": given.batch,
     }
     records = [json.loads(line) for line in lines.read_text().splitlines()] if lines.exists() else []

@@ -1,7 +1,8 @@
 """The public names of `ssd_core`."""
 
 from .encoding import encode
-from .errors import UserError
+from .errors import OutOfMemoryError, UserError
+from .heads import HeadMap, measure
 from .loop import Result, generate, paint
 from .memory import Memory, largest_batch, plan
 from .models.checkpoint import load
@@ -12,7 +13,9 @@ __all__ = [
     "METHODS",
     "SSD",
     "Full",
+    "HeadMap",
     "Memory",
+    "OutOfMemoryError",
     "Policy",
     "Result",
     "StreamingLLM",
@@ -23,6 +26,7 @@ __all__ = [
     "keep_of",
     "largest_batch",
     "load",
+    "measure",
     "paint",
     "plan",
 ]

@@ -18,7 +18,7 @@ PARTS = {
 def human(count: float) -> str:
     """Bytes in the unit that a person would choose: 1536 -> '1.5 KiB'. None has four digits."""
     for unit in ("B", "KiB", "MiB"):
-        if abs(count) < 1000:
+        if abs(count) < 999.5:
             return f"{count:.3g} {unit}"
         count /= 1024
     return f"{count:.2f} GiB"

@@ -12,6 +12,7 @@ import typer
 from torch import Tensor
 
 from ..errors import UserError
+from ..evaluate.see import require_scipy
 from ..evaluate.shapes import ShapesScore, held_out_prompts, score, score_folder
 from ..loop import generate
 from ..models.base import ImageModel
@@ -28,8 +29,8 @@ from .options import (
     ModelOption,
     ReportOption,
     SeedOption,
-    make_folder,
     policies_of,
+    prepare_file,
     read_model,
     refuse_given,
 )
@@ -61,8 +62,9 @@ def shapes(
     report_to: ReportOption = None,
 ) -> None:
     """ShapesEval: does each picture show what its prompt asks for?"""
+    require_scipy()
     if report_to:
-        make_folder(report_to.parent)
+        prepare_file(report_to)
     if folder:
         refuse_given(context, {"folder", "report_to"}, "--folder draws nothing")
         result = score_folder(folder)

@@ -33,6 +33,7 @@ from .options import (
     SeedOption,
     make_folder,
     policies_of,
+    prepare_file,
     read_model,
 )
 
@@ -68,8 +69,9 @@ def generate(
     """Draw pictures of prompts, all at once. Ctrl-C stops after the row and keeps what was drawn."""
     policy, chosen = policies_of([method], options)[method], Sampling(**sampling)
     picture, painted = pictures_of(start, keep_rows, mask)
-    for folder in (out, report_to.parent) if report_to else (out,):
-        make_folder(folder)
+    make_folder(out)
+    if report_to:
+        prepare_file(report_to)
     loaded, load_seconds = read_model(model, device, dtype)
     policy = policy.fit(loaded)
     drawing = {"images_per_prompt": images, "seed": seed, "negative": negative} | asdict(chosen)

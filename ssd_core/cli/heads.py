@@ -23,7 +23,7 @@ from .options import (
     DtypeOption,
     ModelOption,
     SeedOption,
-    make_folder,
+    prepare_file,
     read_model,
     refuse_given,
 )
@@ -55,14 +55,17 @@ def heads(
 ) -> None:
     """Measure, on pictures drawn with the full cache, how far each head looks, and show it."""
     check_tau(tau)
+    for file in filter(None, (save, draw)):
+        prepare_file(file)
+    if draw and draw.suffix.lower() != ".png":
+        raise UserError(f"{draw} is not known to be a picture; give it a name that ends in .png.")
     if show:
         refuse_given(context, {"tau", "draw", "show"}, "--show measures nothing")
         head_map = HeadMap.load(show)
     else:
-        texts = read_prompts(prompts) if prompts else default_prompts(model)
-        for file in filter(None, (save, draw)):
-            make_folder(file.parent)
+        texts = read_prompts(prompts) if prompts else None
         loaded, _ = read_model(model, device, dtype)
+        texts = texts or default_prompts(loaded.name)
         with progress() as bar:
             task = bar.add_task(f"{len(texts)} prompts", total=None)
 

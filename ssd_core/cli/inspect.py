@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,7 +16,7 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def inspect(
-    path: Annotated[Path, typer.Argument(help="A Janus checkpoint's folder or file.", show_default=False)],
+    path: Annotated[str, typer.Argument(help="A Janus checkpoint's folder or file.", show_default=False)],
 ) -> None:
     """Say what a checkpoint is and what it lacks, without reading its weights.
 
@@ -32,7 +31,7 @@ def inspect(
         OUT.print()
         OUT.print(parts(found))
     for problem in found.problems:
-        ERR.print(problem, style="red", markup=False, soft_wrap=True)
+        ERR.print(problem, style="red", soft_wrap=True)
     if found.problems:
         raise typer.Exit(1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 
 from ..errors import UserError
 from ..models.base import ImageModel
@@ -63,17 +65,26 @@ def parameter_names(policy: Any) -> set[str]:
 def read_model(path_or_name: str, device: str, dtype: str) -> tuple[ImageModel, float]:
     """A model that can draw, and the seconds it took to read."""
     start = time.perf_counter()
-    with ERR.status(f"Reading {path_or_name}"):
+    with ERR.status(Text(f"Reading {path_or_name}")):
         model = load(path_or_name, device=device, dtype=dtype)
     return model, time.perf_counter() - start
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder before work is spent on what goes into it; raises UserError where that fails."""
+    """Make a folder before work is spent on what goes into it; raises UserError where nothing can be written there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{folder} cannot be made a folder ({error.strerror}); choose another.") from None
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"Nothing can be written into {folder}; choose another folder.")
+
+
+def prepare_file(file: Path) -> None:
+    """Make room for a file before work is spent on what goes into it; raises UserError where it cannot be written."""
+    make_folder(file.parent)
+    if file.is_dir():
+        raise UserError(f"{file} is a folder; give the name of a file.")
 
 
 def refuse_given(context: typer.Context, allowed: Collection[str], reason: str) -> None:

@@ -40,7 +40,7 @@ def plan(
     images: Annotated[int, typer.Option(help="Pictures of one prompt that are drawn at once.")] = 1,
     prompt_tokens: Annotated[int, typer.Option(help="The prompt's length, template included.")] = 24,
     guidance: Annotated[float, typer.Option(help="1 draws one row a picture, anything else two.")] = 5.0,
-    dtype: Annotated[str, typer.Option(help="bf16, fp16 or fp32.")] = "bf16",
+    dtype: Annotated[str, typer.Option(help="bf16, fp16 or fp32; auto is bf16.")] = "bf16",
     vram: Annotated[
         str | None,
         typer.Option(metavar="SIZE", help="Also say how many pictures fit; such as 8GB or 7.5GiB.", show_default=False),
@@ -72,7 +72,7 @@ def size(text: str) -> int:
 
 def empty(path_or_name: str, dtype: str) -> ImageModel:
     """A model of the sizes of a checkpoint or of a published one, without weights."""
-    kind = choose_dtype(dtype, GPU)
+    kind = choose_dtype("bf16" if dtype == "auto" else dtype, GPU)
     codec = codec_dtype(kind, GPU)
     if path_or_name in KNOWN:
         return known(path_or_name, kind, codec)

@@ -53,7 +53,7 @@ class View:
 
 def see(picture: ArrayLike) -> View:
     """What a picture holds: [H, H, 3], uint8 or float in 0..1, of any size. Raises UserError for anything else."""
-    ndimage = _ndimage()
+    ndimage = require_scipy()
     pixels = _pixels(picture)
     name, ground = _background(pixels)
     if name is None:
@@ -72,11 +72,12 @@ def see(picture: ArrayLike) -> View:
     return View(name, tuple(things))
 
 
-def _ndimage() -> ModuleType:
+def require_scipy() -> ModuleType:
+    """scipy.ndimage, which judging needs; raises UserError where it is not installed."""
     try:
         return import_module("scipy.ndimage")
     except ImportError:
-        raise UserError('Scoring pictures needs scipy: pip install "ssd-janus[eval]".') from None
+        raise UserError("Scoring pictures needs scipy: pip install scipy.") from None
 
 
 def _pixels(picture: ArrayLike) -> NDArray[np.float32]:
@@ -129,7 +130,7 @@ def _coverage(pixels: NDArray[np.float32], ground: NDArray[np.float32]) -> NDArr
 
 def _colour(pixels: NDArray[np.float32], own: NDArray[np.bool_]) -> str | None:
     """The colour of an object from its inner pixels: pixels [h, w, 3] and which are its own, [h, w]."""
-    inner = _ndimage().binary_erosion(own, np.ones((3, 3)))
+    inner = require_scipy().binary_erosion(own, np.ones((3, 3)))
     shown = pixels[inner if inner.any() else own]
     typical = _distances(np.median(shown, axis=0), COLOURS)
     colour = int(typical.argmin())
@@ -166,7 +167,7 @@ def _shape(coverage: NDArray[np.float32]) -> tuple[str | None, float, float, flo
     What remains outside the overlap, divided by the length of the edge, is the distance between the outlines. Unlike
     the overlap itself it is as strict with a thin ring as with a full square.
     """
-    fine = _ndimage().zoom(coverage, UPSAMPLE, order=1, mode="nearest", grid_mode=True) >= 0.5
+    fine = require_scipy().zoom(coverage, UPSAMPLE, order=1, mode="nearest", grid_mode=True) >= 0.5
     ys, xs = (np.stack(np.nonzero(fine)) + 0.5) / UPSAMPLE
     area = len(xs) / UPSAMPLE**2
 

@@ -103,7 +103,7 @@ def score_folder(folder: str | Path) -> ShapesScore:
     """
     folder = Path(folder)
     prompts = _listed_prompts(folder)
-    paths = sorted(folder.glob("*.png"))
+    paths = sorted(path for path in folder.glob("*") if path.suffix.lower() == ".png")
     missing = sorted(prompts.keys() - {path.name for path in paths})
     if missing:
         raise UserError(f"{PROMPTS} names {missing[0]}, which is not in {folder}.")
@@ -169,7 +169,11 @@ def _listed_prompts(folder: Path) -> dict[str, str]:
     if not (folder / PROMPTS).exists():
         return {}
     prompts = {}
-    for number, line in enumerate((folder / PROMPTS).read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        lines = (folder / PROMPTS).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeError) as error:
+        raise UserError(f"{folder / PROMPTS} cannot be read as a text ({error}).") from None
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:

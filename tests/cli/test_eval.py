@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +53,19 @@ def test_a_folder_takes_no_option_of_drawing(terminal: Terminal, option: str) ->
         (("--prompts", 0), "--prompts"),
         (("--batch", 0), "--batch"),
         (("--tau", 0.3), "--tau"),
+        (("--report", "."), "folder"),
     ],
 )
 def test_mistakes_are_refused(terminal: Terminal, args: tuple[object, ...], word: str) -> None:
     assert word in terminal.refusal("eval", "shapes", *args)
+    assert not terminal.loaded
+
+
+def test_what_scoring_needs_is_asked_for_before_anything_is_drawn(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "scipy.ndimage", None)
+    assert "pip install scipy" in terminal.refusal("eval", "shapes")
     assert not terminal.loaded
 
 

@@ -54,6 +54,24 @@ def test_pack_overwrites_nothing(terminal: Terminal) -> None:
     assert Path("heads.safetensors").read_bytes() == before
 
 
+def test_pack_makes_the_folder_it_writes_into(terminal: Terminal) -> None:
+    folder = save_transformers(terminal.folder / "small")
+    terminal.output("pack", folder, "new/small.safetensors")
+    assert Path("new/small.safetensors").exists()
+
+
+def test_a_path_is_not_taken_for_the_embedded_model(terminal: Terminal) -> None:
+    Path("janus-shapes").mkdir()
+    assert "janus-shapes" in terminal.output("inspect", "janus-shapes")
+    assert terminal.run("inspect", "./janus-shapes").exit_code == 1
+
+
+def test_brackets_in_a_path_are_only_brackets(terminal: Terminal) -> None:
+    folder = save_official(terminal.folder / "[bold] small [x]")
+    assert str(folder) in " ".join(terminal.output("inspect", folder).split("\n"))
+    assert "[/red]" in terminal.refusal("pack", "a[/red]b", "small.safetensors")
+
+
 def test_pack_refuses_what_cannot_be_read(terminal: Terminal) -> None:
     assert "absent" in terminal.refusal("pack", "absent", "small.safetensors")
     assert not Path("small.safetensors").exists()

@@ -90,6 +90,7 @@ def test_an_option_of_other_methods_is_refused(terminal: Terminal, method: str) 
         (("--greedy", "--top-k", 3), "greedy"),
         (("--out", "heads.safetensors"), "heads.safetensors"),
         (("--report", "heads.safetensors/report.json"), "heads.safetensors"),
+        (("--report", "."), "folder"),
     ],
 )
 def test_mistakes_are_refused_in_one_sentence_before_a_model_is_read(

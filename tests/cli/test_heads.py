@@ -72,6 +72,9 @@ def test_draw_writes_the_picture(terminal: Terminal) -> None:
         (("--prompts", "heads.safetensors"), "heads.safetensors"),
         (("--tau", 2, "--prompts", "prompts.txt"), "tau"),
         (("--save", "heads.safetensors/map"), "heads.safetensors"),
+        (("--save", "."), "folder"),
+        (("--prompts", "prompts.txt", "--draw", "map"), ".png"),
+        (("--show", "heads.safetensors", "--draw", "heads.safetensors/map.png"), "heads.safetensors"),
     ],
 )
 def test_mistakes_are_refused(terminal: Terminal, prompts: list[str], args: tuple[object, ...], word: str) -> None:

@@ -72,6 +72,7 @@ def test_dtype_changes_the_plan(terminal: Terminal) -> None:
     ]
     assert shown[0]["keys and values"] != shown[1]["keys and values"]
     assert shown[0]["weights"] != shown[1]["weights"]
+    assert rows(terminal.output("plan", "--model", small, "--method", "full", "--dtype", "auto")) == shown[0]
 
 
 @pytest.mark.parametrize(

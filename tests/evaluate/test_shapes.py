@@ -286,3 +286,17 @@ def test_a_broken_picture_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"no picture")
     with pytest.raises(UserError, match=r"a\.png cannot be read"):
         score_folder(tmp_path)
+
+
+def test_a_list_that_is_no_text_is_told(tmp_path: Path) -> None:
+    (tmp_path / "prompts.jsonl").write_bytes(b"\xff\xfe\xff")
+    with pytest.raises(UserError, match=r"prompts\.jsonl"):
+        score_folder(tmp_path)
+
+
+def test_a_picture_may_end_in_capitals(tmp_path: Path) -> None:
+    info = PngImagePlugin.PngInfo()
+    info.add_text("prompt", "a red circle")
+    scene = Scene("colours", "a red circle", "white", (Thing("circle", "red", 8, 8, 8),))
+    Image.fromarray(render(scene)).save(tmp_path / "A.PNG", "PNG", pnginfo=info)
+    assert [verdict.right for verdict in score_folder(tmp_path).verdicts] == [True]

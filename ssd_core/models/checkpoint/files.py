@@ -134,8 +134,11 @@ class Checkpoint:
 
 
 def find(path: str | Path) -> Path:
-    """The file or folder that the user means; raises UserError where there is none."""
-    if str(path) in (asset.name for asset in ASSETS.glob("*")):
+    """The file or folder that the user means: a text may name the embedded model, a Path is always a path.
+
+    Raises UserError where there is none.
+    """
+    if isinstance(path, str) and path in (config.parent.name for config in ASSETS.glob("*/config.json")):
         return ASSETS / path
     found = Path(path).expanduser()
     if not found.exists():
