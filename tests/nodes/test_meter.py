@@ -59,7 +59,7 @@ def pack(server: stand_in.PromptServer, clock: Clock, tmp_path: Path, monkeypatc
 
 @pytest.fixture
 def memory() -> Memory:
-    return ssd_core.plan(tiny(rows=6, columns=4), Window(9), images=2, prompt_tokens=4)
+    return ssd_core.plan(tiny(rows=6, columns=4), Window(9), images=2, prompt=4)
 
 
 def drawing(pack: Any, **given: Any) -> Any:

@@ -55,7 +55,19 @@ def test_a_model_is_loaded_in_the_precision_asked_for(
     [own] = comfy.nodes["SSDJanusLoad"].execute(name, precision).args
     assert own.model.dtype == dtype
     assert own.model.name == name
-    assert own.model in own.patcher.model.modules()
+    kept = {name for name, part in own.model.named_children() if part not in own.patcher.model.children()}
+    assert kept == {"text"}  # the rest is ComfyUI's to move
+
+
+def test_a_model_computes_where_comfyui_does_whatever_lies_elsewhere(
+    comfy: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = torch.device("meta")
+    monkeypatch.setattr(comfy.management, "get_torch_device", lambda: card)
+    [own] = comfy.nodes["SSDJanusLoad"].execute("janus-shapes", "fp32").args
+    assert {part.device.type for part in own.model.parameters()} == {"cpu"}
+    assert own.model.device == own.patcher.load_device == card
+    assert own.model.embed_text(torch.tensor([[0, 1]])).device == card
 
 
 @pytest.mark.parametrize("method", METHODS)

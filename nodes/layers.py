@@ -1,0 +1,39 @@
+"""ComfyUI's layers as the engine takes them. An `ops` namespace: weights that ComfyUI keeps elsewhere, or brings piece by
+piece, are cast to where and in what their input is.
+"""
+
+from __future__ import annotations
+
+import comfy.ops
+from torch import nn
+
+own = comfy.ops.manual_cast
+RMSNorm = own.RMSNorm
+
+
+class Linear(own.Linear):
+    """A linear layer that has its weights from the beginning.
+
+    Under DynamicVRAM ComfyUI's own has none until `load_state_dict`, which the engine does not use: it reads each tensor
+    into its place. A loader that is not ComfyUI's keeps it from that (from 0.19 on, at least).
+    """
+
+    _load_from_state_dict = nn.Module._load_from_state_dict
+
+
+class Embedding(own.Embedding):
+    """An embedding of the same kind."""
+
+    _load_from_state_dict = nn.Module._load_from_state_dict
+
+
+def adopt(model: nn.Module) -> None:
+    """Make torch's own layers in a model that is built already, the picture codec of transformers say, ComfyUI's.
+
+    Without it, where ComfyUI has loaded half a model, a picture would have to pass from device to device.
+    """
+    for layer in model.modules():
+        for kind in (nn.Conv2d, nn.GroupNorm, nn.Embedding):
+            if type(layer) is kind:
+                layer.__class__ = getattr(own, kind.__name__)
+                layer.bias = getattr(layer, "bias", None)  # what ComfyUI's Embedding has as well
