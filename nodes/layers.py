@@ -1,5 +1,5 @@
-"""ComfyUI's layers as the engine takes them. An `ops` namespace: weights that ComfyUI keeps elsewhere, or brings piece by
-piece, are cast to where and in what their input is.
+"""ComfyUI's layers as the engine takes them: weights that ComfyUI keeps elsewhere, or brings piece by piece, are cast to
+where and in what their input is. An `ops` namespace.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ RMSNorm = own.RMSNorm
 class Linear(own.Linear):
     """A linear layer that has its weights from the beginning.
 
-    Under DynamicVRAM ComfyUI's own has none until `load_state_dict`, which the engine does not use: it reads each tensor
-    into its place. A loader that is not ComfyUI's keeps it from that (from 0.19 on, at least).
+    Under DynamicVRAM ComfyUI's own has none until `load_state_dict`, which the engine does not use: it reads each
+    tensor into its place. A loader that is not ComfyUI's keeps ComfyUI from that, in 0.19 as in 0.33.
     """
 
     _load_from_state_dict = nn.Module._load_from_state_dict

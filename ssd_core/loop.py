@@ -147,10 +147,10 @@ def draw_tokens(
     positions = torch.tensor([[len(ids) - 1] for ids in rows], device=device)
     x = model.embed_text(torch.tensor([ids[-1:] for ids in rows]))[:, 0]
     for at in range(end):
-        if check:
-            check()
         if at == first > 0:
             clock.lap("prefill")
+        if check:
+            check()
         if at < first:
             feed(model, cache, x, positions)
             token = tokens[:, at]

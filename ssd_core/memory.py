@@ -31,8 +31,8 @@ class Memory:
     kv_bytes: keys and values of all slots; kv_bytes_full: what a full cache of the same rows would hold.
     bookkeeping_bytes: positions, attention scores and pair lists.
     weights_bytes: everything of the model that drawing takes, on whatever device.
-    prefill_bytes, step_bytes, preview_bytes: the most that prompts, one step with its draw, or the decoding of a picture
-        so far hold beside weights and cache; the latter is 0 where none is shown.
+    prefill_bytes, step_bytes, preview_bytes: the most that prompts, one step with its draw, or the decoding of a
+        picture so far hold beside weights and cache; the latter is 0 where none is shown.
     picture_bytes: the most that the decoding of `pictures_at_once` pictures holds beside the weights.
     peak_bytes: the most that is held at any time. The cache is freed before pictures are decoded.
     slots: slots of each head of the first row, [layers][kv_heads].

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ssd_core import SSD, Full, Policy, UserError, Window, largest_batch, plan
+from ssd_core import SSD, Full, Policy, UserError, Window, generate, largest_batch, plan
 from ssd_core.memory import PeakBytes, decoding_bytes, encoding_bytes, full_bytes, peak_bytes
 from ssd_core.models.base import Geometry
 from tests.table import GRID, POLICIES, check_sentence, each_policy
@@ -103,6 +103,25 @@ def test_a_picture_that_takes_more_than_its_cache_counts_too() -> None:
     assert one.picture_bytes > one.drawing_bytes - one.weights_bytes
     assert largest_batch(model, policy, one.peak_bytes) >= 1
     assert largest_batch(model, policy, one.peak_bytes - 1) == 0
+
+
+def test_previews_are_made_while_the_cache_is_held() -> None:
+    model, policy = TinyModel(Geometry(1, 1, 1, 8, 30, 30, 20), device="meta"), Window(2, pin_prompt=False)
+    without, shown = plan(model, policy), plan(model, policy, previews=True)
+    assert (without.preview_bytes, shown.preview_bytes) == (0, decoding_bytes(model))
+    assert shown.peak_bytes == shown.weights_bytes + shown.kv_bytes + shown.bookkeeping_bytes + shown.preview_bytes
+    assert shown.peak_bytes > without.peak_bytes
+    assert largest_batch(model, policy, shown.peak_bytes, previews=True) == 1
+    assert largest_batch(model, policy, shown.peak_bytes - 1, previews=True) == 0
+    drawn = generate(tiny(), ["ab"], previews=True)
+    assert drawn.memory == plan(tiny(), prompt="ab", previews=True)
+
+
+def test_a_plan_counts_a_longer_negative_prompt() -> None:
+    model = tiny()
+    drawn = generate(model, ["ab"], negative="abcdefghi", images_per_prompt=2)
+    assert drawn.memory == plan(model, None, 2, "ab", negative="abcdefghi")
+    assert drawn.memory.kv_bytes > plan(model, None, 2, "ab").kv_bytes
 
 
 @pytest.mark.parametrize(("images", "prompt_tokens"), [(0, 24), (-1, 24), (1, 1), (1, 0)])
