@@ -1,5 +1,5 @@
-"""ComfyUI's layers as the engine takes them: weights that ComfyUI keeps elsewhere, or brings piece by piece, are cast to
-where and in what their input is. An `ops` namespace.
+"""ComfyUI's layers as the engine takes them: weights that ComfyUI keeps elsewhere, or brings piece by piece, are cast
+to where and in what their input is. An `ops` namespace.
 """
 
 from __future__ import annotations

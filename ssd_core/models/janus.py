@@ -81,8 +81,8 @@ class ImageHead(nn.Module):
 class Janus(ImageModel):
     """A Janus that draws; its understanding half (vision tower, lm_head) is never built.
 
-    `codec` is transformers' JanusVQVAE. The token embeddings are torch's whatever `ops` is: they may stay on the processor
-    while the rest is on a device, as they are read once a prompt.
+    `codec` is transformers' JanusVQVAE. The token embeddings are torch's whatever `ops` is: they may stay on the
+    processor while the rest is on a device, as they are read once a prompt.
     """
 
     def __init__(

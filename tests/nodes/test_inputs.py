@@ -74,7 +74,7 @@ def sampler(**changes: Any) -> Inputs:
 
 
 def planned(_: Comfy) -> dict[str, Any]:
-    return {"model": held(), "vram": 0.01}  # more would hold very many pictures of so small a model
+    return {"model": held(), "prompt": "abc", "vram": 0.01}  # more would hold very many pictures of so small a model
 
 
 def begun(**changes: Any) -> Inputs:
@@ -198,7 +198,7 @@ CASES: dict[str, dict[str, list[Case]]] = {
     },
     "SSDJanusPlan": {
         "model": [Case(planned, lambda _: {"model": held(rows=8)})],
-        "policy": [Case(planned, lambda comfy: {"policy": policy(comfy, "30")})],
+        "policy": [Case(planned, lambda comfy: {"policy": policy(comfy, "9")})],
         "images": [Case(planned, setting(images=5))],
         "vram": [Case(planned, setting(vram=0.02))],
         "prompt": [Case(planned, setting(prompt="a longer one, of which more rows must be kept"))],

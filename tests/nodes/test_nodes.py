@@ -228,13 +228,14 @@ def test_the_readout_repeats_the_report(comfy: SimpleNamespace, held: Any) -> No
 
 
 def test_the_plan_says_what_fits(comfy: SimpleNamespace, held: Any) -> None:
-    plan = comfy.nodes["SSDJanusPlan"]
-    [text, most] = run(plan, model=held, images=3, vram=0.01, policy=window(comfy, "30")).args
+    def planned(images: int, vram: float, policy: Any = None) -> Any:
+        return run(comfy.nodes["SSDJanusPlan"], model=held, prompt="abc", images=images, vram=vram, policy=policy).args
+
+    small = window(comfy)
+    [text, most] = planned(3, 0.01, small)
     assert f"{most}" in text.splitlines()[-1]
-    more = run(plan, model=held, images=3, vram=0.02, policy=window(comfy, "30")).args[1]
-    full = run(plan, model=held, images=3, vram=0.01).args[1]
-    assert full < most < more
-    assert run(plan, model=held, images=4, vram=0.01, policy=window(comfy, "30")).args[0] != text
+    assert planned(3, 0.01)[1] < most < planned(3, 0.02, small)[1]
+    assert planned(4, 0.01, small)[0] != text
 
 
 @pytest.mark.parametrize("negative", ["", "much longer than what is to be drawn"])
