@@ -4,14 +4,13 @@ to where and in what their input is. An `ops` namespace.
 
 from __future__ import annotations
 
-import comfy.ops
+from comfy.ops import manual_cast
 from torch import nn
 
-own = comfy.ops.manual_cast
-RMSNorm = own.RMSNorm
+RMSNorm = manual_cast.RMSNorm
 
 
-class Linear(own.Linear):
+class Linear(manual_cast.Linear):
     """A linear layer that has its weights from the beginning.
 
     Under DynamicVRAM ComfyUI's own has none until `load_state_dict`, which the engine does not use: it reads each
@@ -21,7 +20,7 @@ class Linear(own.Linear):
     _load_from_state_dict = nn.Module._load_from_state_dict
 
 
-class Embedding(own.Embedding):
+class Embedding(manual_cast.Embedding):
     """An embedding of the same kind."""
 
     _load_from_state_dict = nn.Module._load_from_state_dict
@@ -35,5 +34,5 @@ def adopt(model: nn.Module) -> None:
     for layer in model.modules():
         for kind in (nn.Conv2d, nn.GroupNorm, nn.Embedding):
             if type(layer) is kind:
-                layer.__class__ = getattr(own, kind.__name__)
+                layer.__class__ = getattr(manual_cast, kind.__name__)
                 layer.bias = getattr(layer, "bias", None)  # what ComfyUI's Embedding has as well

@@ -140,14 +140,9 @@ class Sampler(io.ComfyNode):
         keep = keep_from(model.model.geometry, start, keep_rows, mask)
         kept = kept_tokens(model.model.geometry, start, keep, images)
         policy = (policy or Full()).fit(model.model)
-        sampling = {"guidance": guidance, "temperature": temperature, "top_k": top_k, "top_p": top_p}
         shows = bool(preview) and is_watched()
-        planned: dict[str, Any] = {
-            "prompt": prompt,
-            "guidance": guidance,
-            "negative": negative or None,
-            "previews": shows,
-        }
+        both: dict[str, Any] = {"guidance": guidance, "negative": negative or None}
+        planned = both | {"prompt": prompt, "previews": shows}
         memory = plan(model.model, policy, images, **planned)
         ready = model.on_device(memory.peak_bytes - memory.weights_bytes)
         check, rows = management.throw_exception_if_processing_interrupted, ready.geometry.rows
@@ -159,7 +154,8 @@ class Sampler(io.ComfyNode):
             bar.update_absolute(row + 1, rows, previews.after(row, tokens) if previews else None)
             meter.row(row + 1, tokens_per_second, held)
 
-        drawing = {"images_per_prompt": images, "seed": seed, "negative": negative or None, **sampling}
+        drawing = {"images_per_prompt": images, "seed": seed} | both
+        drawing |= {"temperature": temperature, "top_k": top_k, "top_p": top_p}
         try:
             result = generate(
                 ready, [prompt], policy, start=start, keep=keep, on_row=on_row, check=check, previews=shows, **drawing
