@@ -241,7 +241,13 @@ def test_the_plan_says_what_fits(comfy: SimpleNamespace, held: Any) -> None:
 @pytest.mark.parametrize("negative", ["", "much longer than what is to be drawn"])
 def test_the_plan_and_the_sampler_count_the_drawing_that_runs(comfy: SimpleNamespace, held: Any, negative: str) -> None:
     asked: list[int] = []
-    held.on_device = lambda needed: asked.append(needed) or held.model
+
+    def on_device(needed: int) -> TinyModel:
+        asked.append(needed)
+        model: TinyModel = held.model
+        return model
+
+    held.on_device = on_device
     drawing = {"prompt": "abc", "negative": negative, "guidance": 2.0, "policy": window(comfy, "50"), "images": 2}
     memory = run(comfy.nodes["SSDJanusSampler"], model=held, **drawing).args[2]["memory"]
     assert asked == [memory["peak_bytes"] - memory["weights_bytes"]]
