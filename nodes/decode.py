@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import comfy.model_management as management
 from comfy_api.latest import io
 from torch import Tensor
 
@@ -33,4 +34,5 @@ class Decode(io.ComfyNode):
     @classmethod
     def execute(cls, model: Held, tokens: Tensor, **_: Any) -> io.NodeOutput:
         check_tokens(model.model.geometry, tokens)
-        return io.NodeOutput(paint(model.on_device(decoding_bytes(model.model)), tokens))
+        ready = model.on_device(decoding_bytes(model.model))
+        return io.NodeOutput(paint(ready, tokens, check=management.throw_exception_if_processing_interrupted))

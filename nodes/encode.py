@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import comfy.model_management as management
 from comfy_api.latest import io
 from torch import Tensor
 
@@ -31,4 +32,5 @@ class Encode(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: Held, images: Tensor, **_: Any) -> io.NodeOutput:
-        return io.NodeOutput(encode(model.on_device(encoding_bytes(model.model)), images))
+        ready = model.on_device(encoding_bytes(model.model))
+        return io.NodeOutput(encode(ready, images, management.throw_exception_if_processing_interrupted))

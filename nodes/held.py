@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import comfy.model_management as management
-import comfy.ops
 import torch
 from comfy.model_patcher import CoreModelPatcher
 from torch import nn
 
 from ..ssd_core.models.janus import Janus
 from ..ssd_core.models.placement import choose_dtype
-
-GPU_OPS = comfy.ops.manual_cast  # layers that ComfyUI can stream; on the processor the engine's own are faster
+from . import layers
 
 
 class Held:
@@ -26,10 +22,16 @@ class Held:
         self.device = management.get_torch_device()
         offload = management.unet_offload_device()
         dtype = choose_dtype(precision, self.device)
-        ops: Any = None if self.device.type == "cpu" else GPU_OPS
-        self.model: Janus = load(path, offload, dtype, ops)
+        if self.device.type == "cpu":  # where the engine's own layers are faster, and nothing is moved
+            self.model: Janus = load(path, offload, dtype)
+        else:
+            self.model = load(path, offload, dtype, layers)
+            layers.adopt(self.model.codec)
+        self.model.computes_on = self.device
         weights = nn.Module()  # ComfyUI writes its own attributes onto what it moves
-        weights.janus = self.model
+        for name, part in self.model.named_children():
+            if name != "text":  # the prompt's embeddings stay on the processor, where they are read once a prompt
+                weights.add_module(name, part)
         self.patcher = CoreModelPatcher(weights, load_device=self.device, offload_device=offload)
 
     def on_device(self, needed: int) -> Janus:

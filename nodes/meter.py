@@ -26,22 +26,19 @@ class Meter:
         self.workflow = workflow_of(hidden)
         self.device = device
         self.memory: dict[str, Any] = {}  # the same during a drawing
-        self.begun: tuple[float, int] | None = None  # when the first row was done, and how many tokens there were
         self.sent = -math.inf
 
-    def row(self, rows: int, tokens: int, memory: Memory) -> None:
-        """Tell that so many rows of the grid are drawn, so many tokens of all pictures."""
+    def row(self, rows: int, tokens_per_second: float | None, memory: Memory) -> None:
+        """Tell that so many rows of the grid are done, and how fast tokens are drawn, as the engine counts it."""
         now = time.monotonic()
-        self.begun = self.begun or (now, tokens)
         if now - self.sent < PAUSE:
             return
         self.sent = now
         self.memory = self.memory or memory.as_dict()
-        seconds, drawn = now - self.begun[0], tokens - self.begun[1]
         self.send(
             {
                 "rows": rows,
-                "tokens_per_second": drawn / seconds if seconds else None,
+                "tokens_per_second": tokens_per_second,
                 "free_bytes": free_bytes(self.device),
                 "memory": self.memory,
             }
@@ -49,10 +46,15 @@ class Meter:
 
     def send(self, figures: dict[str, Any]) -> None:
         """Send to the client whose prompt runs; one without a connection has no id, and then nobody is told."""
-        server = PromptServer.instance
-        if server.client_id is not None:
+        if is_watched():
+            server = PromptServer.instance
             told = {"node": self.node, "workflow": self.workflow, **figures}
             server.send_sync(EVENT, plain(told), server.client_id)
+
+
+def is_watched() -> bool:
+    """Whether a browser, or what else listens, asked for the prompt that runs."""
+    return PromptServer.instance.client_id is not None
 
 
 def shown(hidden: Any, figures: dict[str, Any], text: str | None = None) -> dict[str, Any]:

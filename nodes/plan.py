@@ -20,14 +20,35 @@ class Plan(io.ComfyNode):
             node_id="SSDJanusPlan",
             display_name="Plan KV Memory",
             category=CATEGORY,
-            description="What a batch takes of memory with a policy and in full, and the largest batch that fits.",
+            description="What a batch takes of memory, previews included, with a policy and in full, and the largest "
+            "batch that fits.",
             search_aliases=["memory", "VRAM", "batch"],
             inputs=[
                 JanusModel.Input("model", tooltip="What is to draw."),
                 KVPolicy.Input("policy", optional=True, tooltip="How the cache is kept small; without one, in full."),
                 io.Int.Input("images", default=4, min=1, max=1024, tooltip="Pictures drawn at once."),
                 io.Float.Input(
-                    "vram", default=8.0, min=0.1, max=1024.0, step=0.5, tooltip="GiB that weights and cache may take."
+                    "vram", default=8.0, min=0.1, max=1024.0, step=0.5, tooltip="GiB that the drawing may take in all."
+                ),
+                io.String.Input(
+                    "prompt",
+                    multiline=True,
+                    default="a red circle and a blue ring",
+                    tooltip="What is to be drawn; only its length counts.",
+                ),
+                io.String.Input(
+                    "negative",
+                    multiline=True,
+                    default="",
+                    tooltip="As in the sampler; only its length counts.",
+                ),
+                io.Float.Input(
+                    "guidance",
+                    default=5.0,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    tooltip="As in the sampler; only 1 counts, which halves the cache.",
                 ),
             ],
             outputs=[io.String.Output(display_name="text"), io.Int.Output(display_name="largest_batch")],
@@ -35,9 +56,25 @@ class Plan(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model: Held, images: int, vram: float, policy: Policy | None = None, **_: Any) -> io.NodeOutput:
-        plans = [plan(model.model, each, images) for each in (policy, Full())]
-        most = [largest_batch(model.model, each, int(vram * 2**30)) for each in (policy, Full())]
+    def execute(
+        cls,
+        model: Held,
+        images: int,
+        vram: float,
+        prompt: str,
+        negative: str,
+        guidance: float,
+        policy: Policy | None = None,
+        **_: Any,
+    ) -> io.NodeOutput:
+        drawing: dict[str, Any] = {
+            "prompt": prompt,
+            "guidance": guidance,
+            "negative": negative or None,
+            "previews": True,
+        }
+        plans = [plan(model.model, each, images, **drawing) for each in (policy, Full())]
+        most = [largest_batch(model.model, each, int(vram * 2**30), **drawing) for each in (policy, Full())]
         rows = [
             ("", "policy", "full"),
             *((label, *(human(getattr(memory, part)) for memory in plans)) for label, part in PARTS.items()),

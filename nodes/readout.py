@@ -46,7 +46,9 @@ def readout(report: dict[str, Any]) -> str:
     saved = memory.kv_bytes_full / memory.kv_bytes
     return "\n".join(
         [
-            f"{report['model']}, {report['images']} at once, {report['dtype']} on {report['device']}",
+            f"{report['model']}, {len(report['images'])} at once, on {report['versions']['device']}",
+            f"{report['method']}: {settings_line(report['settings'])}",
+            *sorted({image["prompt"] for image in report["images"]}),
             *(
                 f"{label:<27}{'#' * round(BAR * size / longest):<{BAR}}{human(size):>11}"
                 for label, size in parts.items()
@@ -55,3 +57,9 @@ def readout(report: dict[str, Any]) -> str:
             f"{report['tokens_per_second']:.0f} tokens/s",
         ]
     )
+
+
+def settings_line(settings: dict[str, Any]) -> str:
+    """What was set, in a line; a head map is too long for it."""
+    plain = {name: value for name, value in settings.items() if value is not None and not isinstance(value, dict)}
+    return ", ".join(f"{name} {value}" for name, value in plain.items())

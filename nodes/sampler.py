@@ -3,25 +3,21 @@ from __future__ import annotations
 from typing import Any
 
 import comfy.model_management as management
-import torch
 from comfy.utils import ProgressBar
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..ssd_core.errors import OutOfMemoryError, UserError
-from ..ssd_core.loop import Result, generate, paint
+from ..ssd_core.loop import generate
 from ..ssd_core.memory import Memory, largest_batch, plan
 from ..ssd_core.models.base import Geometry
-from ..ssd_core.pictures import mosaic, to_pil
-from ..ssd_core.policies import Policy
+from ..ssd_core.policies import Full, Policy
+from ..ssd_core.report import report
 from ..ssd_core.start import keep_of, kept_tokens
-from ..ssd_core.tokens import UNDRAWN
 from .held import Held, free_bytes
 from .links import CATEGORY, JanusModel, JanusTokens, KVPolicy, KVReport
-from .meter import Meter, shown
-
-PREVIEW = 512  # pixels along the longer side
-SHOWN = 4  # pictures of a batch in a preview; each is decoded anew every time
+from .meter import Meter, is_watched, shown
+from .preview import Previews
 
 
 class Sampler(io.ComfyNode):
@@ -82,7 +78,11 @@ class Sampler(io.ComfyNode):
                     tooltip="Only the likeliest tokens of this share",
                 ),
                 io.Int.Input(
-                    "preview", default=1, min=0, max=1024, tooltip="Show the picture every so many rows; 0 is never."
+                    "preview",
+                    default=1,
+                    min=0,
+                    max=1024,
+                    tooltip="Show the picture every so many rows, or less often where that takes too long; 0 is never.",
                 ),
                 JanusTokens.Input(
                     "start",
@@ -132,47 +132,40 @@ class Sampler(io.ComfyNode):
         mask: Tensor | None = None,
         **_: Any,
     ) -> io.NodeOutput:
+        if images < 1:
+            raise UserError(
+                f"{images} images were asked for; where Plan KV Memory says so, not even one fits, so lower the budget "
+                "or give the plan more vram."
+            )
         keep = keep_from(model.model.geometry, start, keep_rows, mask)
         kept = kept_tokens(model.model.geometry, start, keep, images)
-        length = len(model.model.encode(prompt))
-        memory = plan(model.model, policy, images, length, guidance)
+        policy = (policy or Full()).fit(model.model)
+        shows = bool(preview) and is_watched()
+        both: dict[str, Any] = {"guidance": guidance, "negative": negative or None}
+        planned = both | {"prompt": prompt, "previews": shows}
+        memory = plan(model.model, policy, images, **planned)
         ready = model.on_device(memory.peak_bytes - memory.weights_bytes)
-        geometry = ready.geometry
-        bar = ProgressBar(geometry.rows, node_id=cls.hidden.unique_id)
+        check, rows = management.throw_exception_if_processing_interrupted, ready.geometry.rows
+        bar = ProgressBar(rows, node_id=cls.hidden.unique_id)
         meter = Meter(cls.hidden, model.device)
+        previews = Previews(ready, preview, kept, check) if shows else None
 
-        def on_row(row: int, tokens: Tensor, held: Memory) -> None:
-            picture = None
-            if preview and (row + 1) % preview == 0:
-                undrawn = tokens.new_full((images, geometry.tokens), UNDRAWN) if kept is None else kept.to(tokens)
-                so_far = torch.cat([tokens, undrawn[:, tokens.shape[1] :]], 1)[:SHOWN]
-                picture = ("JPEG", mosaic(to_pil(paint(ready, so_far))), PREVIEW)
-            bar.update_absolute(row + 1, geometry.rows, picture)
-            meter.row(row + 1, tokens.numel(), held)
+        def on_row(row: int, tokens: Tensor, held: Memory, tokens_per_second: float | None) -> None:
+            bar.update_absolute(row + 1, rows, previews.after(row, tokens) if previews else None)
+            meter.row(row + 1, tokens_per_second, held)
 
+        drawing = {"images_per_prompt": images, "seed": seed} | both
+        drawing |= {"temperature": temperature, "top_k": top_k, "top_p": top_p}
         try:
             result = generate(
-                ready,
-                [prompt],
-                policy,
-                images_per_prompt=images,
-                seed=seed,
-                guidance=guidance,
-                temperature=temperature,
-                top_k=top_k,
-                top_p=top_p,
-                negative=negative or None,
-                start=start,
-                keep=keep,
-                on_row=on_row,
-                check=management.throw_exception_if_processing_interrupted,
+                ready, [prompt], policy, start=start, keep=keep, on_row=on_row, check=check, previews=shows, **drawing
             )
         except OutOfMemoryError as error:
             free = memory.weights_bytes + int(management.get_free_memory(model.device))
-            fit = min(images - 1, largest_batch(model.model, policy, free, length, guidance))
+            fit = min(images - 1, largest_batch(model.model, policy, free, **planned))
             raise UserError(f"{str(error).removesuffix('.')}: {fit or 'not one'} would fit now.") from None
-        report = report_of(model, result)
-        return io.NodeOutput(result.images, result.tokens, report, ui=shown(cls.hidden, report))
+        told = report(ready, policy, drawing, [prompt] * images, result) | {"free_bytes": free_bytes(model.device)}
+        return io.NodeOutput(result.images, result.tokens, told, ui=shown(cls.hidden, told))
 
 
 def keep_from(geometry: Geometry, start: Tensor | None, rows: int, mask: Tensor | None) -> Tensor | None:
@@ -184,20 +177,3 @@ def keep_from(geometry: Geometry, start: Tensor | None, rows: int, mask: Tensor 
     if not rows and mask is None:
         raise UserError("start has no effect unless something of it stays; set keep_rows or connect a mask.")
     return keep_of(geometry, rows, mask)
-
-
-def report_of(model: Held, result: Result) -> dict[str, Any]:
-    """What was drawn, in what memory and time, as plain numbers and words."""
-    timing = result.timing
-    return {
-        "model": model.model.name,
-        "device": str(model.device),
-        "dtype": str(model.model.dtype).removeprefix("torch."),
-        "images": len(result.images),
-        "seeds": [int(seed) for seed in result.seeds],
-        "memory": result.memory.as_dict(),
-        "free_bytes": free_bytes(model.device),
-        "seconds": {"prefill": timing.prefill, "decode": timing.decode, "pictures": timing.pictures},
-        "tokens_per_second": result.tokens_per_second,
-        "versions": {"torch": torch.__version__},
-    }

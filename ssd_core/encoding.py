@@ -10,14 +10,16 @@ from torch import Tensor
 from .errors import UserError
 from .models.base import ImageModel
 from .pictures import from_pil, to_pil
+from .step import Check, checked
 
 
 @torch.inference_mode()
-def encode(model: ImageModel, images: Tensor) -> Tensor:
+def encode(model: ImageModel, images: Tensor, check: Check | None = None) -> Tensor:
     """The tokens of pictures, one picture at a time: int64 [n, grid tokens] on the processor.
 
     images: float [n, height, width, 3] in 0..1. Of another size than the model's, the centre of its proportions is
         taken and resized.
+    check: called before each picture; what it raises is passed on.
 
     Raises UserError for what are no such pictures.
     """
@@ -25,7 +27,8 @@ def encode(model: ImageModel, images: Tensor) -> Tensor:
         raise UserError(
             f"Pictures are a table [pictures, height, width, 3], but these have the shape {list(images.shape)}."
         )
-    return torch.cat([model.encode_image(fitted(picture, model.picture_size)).cpu() for picture in images.split(1)])
+    pictures = checked(images.split(1), check)
+    return torch.cat([model.encode_image(fitted(picture, model.picture_size)).cpu() for picture in pictures])
 
 
 def fitted(picture: Tensor, size: tuple[int, int]) -> Tensor:

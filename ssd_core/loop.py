@@ -2,39 +2,29 @@
 
 from __future__ import annotations
 
-import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from .cache.cache import SlotCache
-from .errors import OutOfMemoryError, UserError
+from .clock import Clock, Timing
+from .errors import OutOfMemoryError
 from .memory import Memory, plan_rows
 from .models.base import ImageModel
 from .policies import Full, Policy
+from .prompts import Prompt, prompt_rows
 from .sampling import Sampling, streams
 from .start import kept_tokens, stretch
-from .step import feed, image_embedder, prefill, step
+from .step import Check, checked, feed, image_embedder, prefill, step
 from .tokens import UNDRAWN
 
-Prompt = str | Sequence[int]
-OnRow = Callable[[int, Tensor, Memory], object]
-Check = Callable[[], object]
+OnRow = Callable[[int, Tensor, Memory, float | None], object]
 GREY = 0.5  # what its place in the picture shows
 OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")  # CUDA and MPS, Windows, Linux
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Seconds of each part."""
-
-    prefill: float
-    decode: float
-    pictures: float
 
 
 @dataclass(frozen=True)
@@ -56,7 +46,7 @@ class Result:
 
     @property
     def tokens_per_second(self) -> float:
-        """Image tokens drawn a second of the loop; guidance rows are not counted twice."""
+        """Image tokens drawn a second from the first on, as on_row was told; guidance rows are not counted twice."""
         return self.drawn / self.timing.decode
 
 
@@ -77,6 +67,7 @@ def generate(
     keep: Tensor | None = None,
     on_row: OnRow | None = None,
     check: Check | None = None,
+    previews: bool = False,
 ) -> Result:
     """Draw `images_per_prompt` pictures of each prompt, all at once.
 
@@ -90,8 +81,11 @@ def generate(
     keep: which of these stay as they are, bool [grid tokens] or [n, grid tokens]; the others are drawn in raster order,
         each with the random number of its own place, and see only what comes before them.
     on_row: called after each row of the grid, up to the last in which something is drawn, with (row, tokens so far
-        int64 [n, m], memory); a true return value stops the drawing, and what was drawn so far is returned.
-    check: called before each token; what it raises ends the drawing and is passed on.
+        int64 [n, m], memory, tokens drawn a second so far or None); a true return value stops the drawing, and what was
+        drawn so far is returned.
+    check: called before each token, and between chunks of prompts and of pictures; what it raises ends the drawing and
+        is passed on.
+    previews: whether on_row paints a picture so far now and then, so that the memory it takes is counted.
 
     Raises UserError for what cannot be drawn, and OutOfMemoryError, which is one, where memory runs out. Whatever
     ends it, the cache is given back.
@@ -102,55 +96,25 @@ def generate(
     images = len(prompts) * images_per_prompt
     seeds = [(seed + k) % 2**64 for k in range(images)]
     kept = kept_tokens(model.geometry, start, keep, images)
-    memory = plan_rows(model, policy, rows, sampling)
+    memory = plan_rows(model, policy, rows, sampling, previews)
     with explain_out_of_memory(memory, images):
         clock = Clock(model.device)
-        cache = prefill(model, policy, rows)
-        prefilled = clock.lap()
+        cache = prefill(model, policy, rows, check)
+        clock.lap("prefill")
         try:
-            tokens = draw_tokens(model, cache, rows, seeds, sampling, memory, on_row, check, kept)
+            tokens = draw_tokens(model, cache, rows, seeds, sampling, memory, clock, on_row, check, kept)
         finally:
             cache.free()
-        decoded = clock.lap()
-        pictures = paint(model, tokens, memory.pictures_at_once)
-        drawn = count(tokens) - (0 if kept is None else count(kept))
-        return Result(pictures, tokens.cpu(), drawn, seeds, memory, Timing(prefilled, decoded, clock.lap()))
+        clock.lap("decode")
+        pictures = paint(model, tokens, memory.pictures_at_once, check)
+        clock.lap("pictures")
+        return Result(pictures, tokens.cpu(), count_drawn(tokens, kept), seeds, memory, clock.timing)
 
 
-def count(tokens: Tensor) -> int:
-    """How many tokens there are."""
-    return int((tokens != UNDRAWN).sum())
-
-
-def prompt_rows(
-    model: ImageModel, prompts: Sequence[Prompt], images: int, negative: Prompt | None, sampling: Sampling
-) -> list[list[int]]:
-    """The ids of every row: each image's prompt, then, under guidance, what each image is led away from."""
-    if isinstance(prompts, str) or not prompts:
-        raise UserError("prompts is a list of at least one prompt, such as ['a red circle'].")
-    if images < 1:
-        raise UserError(f"images_per_prompt is at least 1, not {images}.")
-    if negative is not None and not sampling.guided:
-        raise UserError(
-            "A negative prompt works through guidance, which 1 switches off; raise guidance or leave it out."
-        )
-    ids = [prompt_ids(model, prompt) for prompt in prompts for _ in range(images)]
-    if not sampling.guided:
-        return ids
-    return ids + [model.unconditional(own) if negative is None else prompt_ids(model, negative) for own in ids]
-
-
-def prompt_ids(model: ImageModel, prompt: Prompt) -> list[int]:
-    """A prompt's ids; raises UserError for a list that cannot be a prompt."""
-    if isinstance(prompt, str):
-        return model.encode(prompt)
-    ids = [int(token) for token in prompt]
-    if len(ids) < 2 or not all(0 <= token < model.vocabulary for token in ids):
-        raise UserError(
-            f"A prompt given as token ids has at least 2 of them, each in 0..{model.vocabulary - 1}, "
-            "the first begin-of-sentence, the last begin-of-image."
-        )
-    return ids
+def count_drawn(tokens: Tensor, kept: Tensor | None) -> int:
+    """How many of the tokens int64 [n, m] were drawn; `kept` as `kept_tokens` gives it."""
+    drawn = int((tokens != UNDRAWN).sum())
+    return drawn if kept is None else drawn - int((kept[:, : tokens.shape[1]] != UNDRAWN).sum())
 
 
 def draw_tokens(
@@ -160,12 +124,14 @@ def draw_tokens(
     seeds: Sequence[int],
     sampling: Sampling,
     memory: Memory,
+    clock: Clock,
     on_row: OnRow | None = None,
     check: Check | None = None,
     kept: Tensor | None = None,
 ) -> Tensor:
     """The token loop: int64 [images, grid tokens].
 
+    clock: its last lap is to be where the prompts are read.
     kept: tokens that stay, int64 [images, grid tokens], -1 where one is to be drawn.
     """
     geometry, device = model.geometry, model.device
@@ -181,6 +147,8 @@ def draw_tokens(
     positions = torch.tensor([[len(ids) - 1] for ids in rows], device=device)
     x = model.embed_text(torch.tensor([ids[-1:] for ids in rows]))[:, 0]
     for at in range(end):
+        if at == first > 0:
+            clock.lap("prefill")
         if check:
             check()
         if at < first:
@@ -191,41 +159,36 @@ def draw_tokens(
             if stays is not None:
                 torch.where(stays[at], tokens[:, at], token, out=token)
             tokens[:, at] = token
-        if (at + 1) % columns == 0 and on_row and on_row(at // columns, tokens[:, : at + 1], memory):
-            break
+        if (at + 1) % columns == 0 and on_row:
+            so_far, speed = tokens[:, : at + 1], None
+            if at >= first:
+                clock.lap("decode")
+                speed = count_drawn(so_far, kept) / clock.timing.decode
+            with clock.paused():
+                stop = on_row(at // columns, so_far, memory, speed)
+            if stop:
+                break
         x = embed_image(token)
         x = torch.cat([x, x]) if sampling.guided else x
         positions += 1
     return tokens
 
 
-def paint(model: ImageModel, tokens: Tensor, at_once: int = 1) -> Tensor:
+def paint(model: ImageModel, tokens: Tensor, at_once: int = 1, check: Check | None = None) -> Tensor:
     """Pictures of tokens int64 [n, grid tokens], -1 where undrawn: float32 [n, height, width, 3] on the processor.
 
     at_once: how many are decoded together; each takes hundreds of megabytes at Janus-Pro's size.
+    check: called before each of these chunks; what it raises is passed on.
     """
     undrawn = tokens == UNDRAWN
-    pictures = torch.cat([model.decode_image(part).cpu() for part in tokens.masked_fill(undrawn, 0).split(at_once)])
+    chunks = checked(tokens.masked_fill(undrawn, 0).split(at_once), check)
+    pictures = torch.cat([model.decode_image(chunk).cpu() for chunk in chunks])
     if undrawn.any():
         geometry, (height, width) = model.geometry, pictures.shape[1:3]
         cells = undrawn.view(-1, geometry.rows, geometry.columns).cpu()
         cells = cells.repeat_interleave(height // geometry.rows, 1).repeat_interleave(width // geometry.columns, 2)
         pictures[cells] = GREY
     return pictures
-
-
-@dataclass
-class Clock:
-    """Seconds between laps, with the device's work done."""
-
-    device: torch.device
-    last: float = field(default_factory=time.perf_counter)
-
-    def lap(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        before, self.last = self.last, time.perf_counter()
-        return self.last - before
 
 
 @contextmanager

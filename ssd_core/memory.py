@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 from .errors import UserError
 from .models.base import Geometry, ImageModel
 from .policies import Full, Policy
+from .prompts import Prompt, prompt_rows
 from .sampling import Sampling
 from .step import image_embedder, prefill, step
 
@@ -30,8 +31,9 @@ class Memory:
     kv_bytes: keys and values of all slots; kv_bytes_full: what a full cache of the same rows would hold.
     bookkeeping_bytes: positions, attention scores and pair lists.
     weights_bytes: everything of the model that drawing takes, on whatever device.
-    prefill_bytes, step_bytes, picture_bytes: the most that prompts, one step with its draw, or the decoding of
-        `pictures_at_once` pictures hold beside weights and cache.
+    prefill_bytes, step_bytes, preview_bytes: the most that prompts, one step with its draw, or the decoding of a
+        picture so far hold beside weights and cache; the latter is 0 where none is shown.
+    picture_bytes: the most that the decoding of `pictures_at_once` pictures holds beside the weights.
     peak_bytes: the most that is held at any time. The cache is freed before pictures are decoded.
     slots: slots of each head of the first row, [layers][kv_heads].
     kv_bytes_by_row, kv_bytes_full_by_row: keys and values in filled slots once 0, 1, ... rows of the grid are drawn,
@@ -44,6 +46,7 @@ class Memory:
     weights_bytes: int
     prefill_bytes: int
     step_bytes: int
+    preview_bytes: int
     picture_bytes: int
     pictures_at_once: int
     slots: list[list[int]]
@@ -53,7 +56,7 @@ class Memory:
     @property
     def drawing_bytes(self) -> int:
         """The most that is held until the cache is freed."""
-        work = max(self.prefill_bytes, self.step_bytes)
+        work = max(self.prefill_bytes, self.step_bytes, self.preview_bytes)
         return self.weights_bytes + self.kv_bytes + self.bookkeeping_bytes + work
 
     @property
@@ -133,24 +136,33 @@ def full_bytes(geometry: Geometry, prompts: Sequence[int], dtype: torch.dtype, r
 
 
 def plan(
-    model: ImageModel, policy: Policy | None = None, images: int = 1, prompt_tokens: int = 24, guidance: float = 5.0
+    model: ImageModel,
+    policy: Policy | None = None,
+    images: int = 1,
+    prompt: Prompt | int = 24,
+    guidance: float = 5.0,
+    negative: Prompt | None = None,
+    previews: bool = False,
 ) -> Memory:
-    """What drawing `images` pictures of one prompt at once will hold. Allocates nothing and reads no weight.
+    """What `generate` will hold for `images` pictures of one prompt at once. Allocates nothing and reads no weight.
 
-    prompt_tokens: length of the prompt, template and begin-of-image token included.
-    Raises UserError where the policy cannot work on this model.
+    prompt, negative, previews: as `generate` takes them; the prompt may also be a mere count of tokens, template and
+        begin-of-image token included.
+    Raises UserError where the policy cannot work on this model, and for what `generate` would refuse.
     """
-    if images < 1 or prompt_tokens < 2:
-        raise UserError(
-            f"A plan takes at least 1 image and a prompt of at least 2 tokens, not {images} and {prompt_tokens}."
-        )
-    conditional, unconditional = [0] * prompt_tokens, [1] * prompt_tokens
     sampling = Sampling(guidance)
-    rows = [conditional] * images + [unconditional] * (images if sampling.guided else 0)
-    return plan_rows(model, (policy or Full()).fit(model), rows, sampling)
+    if not isinstance(prompt, int):
+        rows = prompt_rows(model, [prompt], images, negative, sampling)
+    elif images < 1 or prompt < 2:
+        raise UserError(f"A plan takes at least 1 image and a prompt of at least 2 tokens, not {images} and {prompt}.")
+    else:
+        rows = [[0] * prompt] * images + [[1] * prompt] * (images if sampling.guided else 0)
+    return plan_rows(model, (policy or Full()).fit(model), rows, sampling, previews)
 
 
-def plan_rows(model: ImageModel, policy: Policy, rows: Sequence[Sequence[int]], sampling: Sampling) -> Memory:
+def plan_rows(
+    model: ImageModel, policy: Policy, rows: Sequence[Sequence[int]], sampling: Sampling, previews: bool = False
+) -> Memory:
     """What drawing these rows will hold, for a policy that is fitted to the model. rows: the prompt ids of each row."""
     skeleton, geometry = model.skeleton(), model.geometry
     images = len(rows) // 2 if sampling.guided else len(rows)
@@ -178,6 +190,7 @@ def plan_rows(model: ImageModel, policy: Policy, rows: Sequence[Sequence[int]], 
         weights_bytes=module_bytes(skeleton),
         prefill_bytes=prefill_bytes,
         step_bytes=step_bytes,
+        preview_bytes=a_picture if previews else 0,
         picture_bytes=at_once * a_picture,
         pictures_at_once=at_once,
         slots=[[keep.slots for keep in layer] for layer in first],
@@ -190,13 +203,16 @@ def largest_batch(
     model: ImageModel,
     policy: Policy | None,
     free_bytes: int,
-    prompt_tokens: int = 24,
+    prompt: Prompt | int = 24,
     guidance: float = 5.0,
+    negative: Prompt | None = None,
+    previews: bool = False,
 ) -> int:
-    """The most images of one prompt that can be drawn at once in `free_bytes`, weights included; 0 if none."""
+    """The most images of one prompt that can be drawn at once in `free_bytes`, weights included; 0 if none. What is
+    drawn is said as to `plan`."""
 
     def planned(images: int) -> Memory:
-        return plan(model, policy, images, prompt_tokens, guidance)
+        return plan(model, policy, images, prompt, guidance, negative, previews)
 
     if planned(1).peak_bytes > free_bytes:
         return 0

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,41 +14,38 @@ from . import __version__
 from .heads.headmap import HeadMap
 from .loop import Result
 from .models.base import ImageModel
-from .policies import Policy
+from .policies import METHODS, Policy
 
 
 def report(
-    model: ImageModel,
-    method: str,
-    settings: Mapping[str, Any],
-    prompts: Sequence[str],
-    files: Sequence[Path],
-    result: Result,
-    load_seconds: float,
+    model: ImageModel, policy: Policy, drawing: Mapping[str, Any], prompts: Sequence[str], result: Result
 ) -> dict[str, Any]:
     """The whole of a run.
 
-    prompts, files: one for each image of the result.
+    policy: fitted to the model.
+    drawing: what else `generate` was told, and what is to be known beside, as plain values.
+    prompts: one for each image of the result.
     """
-    images = zip(prompts, result.seeds, map(str, files), result.tokens.tolist(), strict=True)
-    timing = result.timing
     return {
         "model": model.name,
-        "method": method,
-        "settings": dict(settings),
-        "images": [
-            {"prompt": prompt, "seed": seed, "file": file, "tokens": tokens} for prompt, seed, file, tokens in images
-        ],
+        "method": method_of(policy),
+        "settings": settings_of(model, policy, drawing),
+        "images": [{"prompt": prompt, "seed": seed} for prompt, seed in zip(prompts, result.seeds, strict=True)],
         "memory": result.memory.as_dict(),
-        "seconds": {
-            "load": load_seconds,
-            "prefill": timing.prefill,
-            "decode": timing.decode,
-            "pictures": timing.pictures,
-        },
+        "seconds": asdict(result.timing),
         "tokens_per_second": result.tokens_per_second,
         "versions": versions(model.device),
     }
+
+
+def method_of(policy: Policy) -> str:
+    """The name of a policy's method; one that has none is called as its class is."""
+    return next((name for name, cls in METHODS.items() if type(policy) is cls), type(policy).__name__)
+
+
+def settings_of(model: ImageModel, policy: Policy, drawing: Mapping[str, Any]) -> dict[str, Any]:
+    """All that decides what is drawn, but for model, method and prompts."""
+    return {**drawing, **policy_settings(policy), "dtype": str(model.dtype).removeprefix("torch.")}
 
 
 def policy_settings(policy: Policy) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -12,17 +13,29 @@ from .cache.cache import PromptCache, SlotCache
 from .models.base import ImageModel
 from .policies import Policy
 
+Check = Callable[[], object]
+Chunk = TypeVar("Chunk")
 
-def prefill(model: ImageModel, policy: Policy, rows: Sequence[Sequence[int]]) -> SlotCache:
+
+def checked(chunks: Iterable[Chunk], check: Check | None) -> Iterator[Chunk]:
+    """The chunks, with a call of `check` before each, which raises what is to end the work."""
+    for chunk in chunks:
+        if check:
+            check()
+        yield chunk
+
+
+def prefill(model: ImageModel, policy: Policy, rows: Sequence[Sequence[int]], check: Check | None = None) -> SlotCache:
     """Run each distinct prompt once, all but its last token, and give every row the slots its policy allows.
 
     rows: the prompt ids of each row. The last token, begin-of-image, is left to the first step, so that its attention
     is seen by the policy like that of any image token.
+    check: called before the prompts of each length; what it raises is passed on.
     """
     lengths = [len(ids) for ids in rows]
     model.decoder.rope.reserve(max(lengths) + model.geometry.tokens, model.device, model.dtype)
     cache = SlotCache(policy, model.geometry, lengths, model.dtype, model.device)
-    for length in sorted(set(lengths)):
+    for length in checked(sorted(set(lengths)), check):
         distinct = dict.fromkeys(tuple(ids) for ids in rows if len(ids) == length)
         places = {ids: place for place, ids in enumerate(distinct)}
         prompts = PromptCache(model.geometry.kv_heads)

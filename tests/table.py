@@ -14,10 +14,11 @@ from torch import Tensor
 from ssd_core import loop
 from ssd_core.cache.cache import SlotCache
 from ssd_core.cache.slots import Slots
-from ssd_core.loop import prompt_rows
+from ssd_core.clock import Clock
 from ssd_core.memory import Memory
 from ssd_core.models.base import Geometry, ImageModel
 from ssd_core.policies import SSD, Full, Policy, StreamingLLM, Window
+from ssd_core.prompts import prompt_rows
 from ssd_core.sampling import Sampling
 from ssd_core.step import prefill, step
 from tests.naive import naive_tokens
@@ -51,7 +52,7 @@ each_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], i
 
 SEED = 5
 WARM = 6.0  # a temperature at which the random number decides; the tiny model is sure of itself
-NO_PLAN = Memory(0, 0, 0, 0, 0, 0, 0, 0, [], [], [])
+NO_PLAN = Memory(0, 0, 0, 0, 0, 0, 0, 0, 0, [], [], [])
 
 
 @cache
@@ -109,7 +110,7 @@ def draw(
     with torch.inference_mode():
         cache = prefill(model, policy.fit(model), rows)
         seeds = range(seed, seed + len(prompts) * images)
-        tokens = loop.draw_tokens(model, cache, rows, seeds, sampling, NO_PLAN)
+        tokens = loop.draw_tokens(model, cache, rows, seeds, sampling, NO_PLAN, Clock(model.device))
     return Drawn(tokens, torch.stack(sampling.logits))
 
 

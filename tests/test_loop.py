@@ -2,19 +2,21 @@ from __future__ import annotations
 
 import gc
 import weakref
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from ssd_core import SSD, UserError, generate, loop
+from ssd_core import SSD, Full, UserError, clock, encode, generate, loop
 from ssd_core.cache import slots as slots_module
 from ssd_core.cache.attention import attend_slots
 from ssd_core.cache.cache import PromptCache, SlotCache
 from ssd_core.errors import OutOfMemoryError
 from ssd_core.loop import GREY, paint
 from ssd_core.memory import PeakBytes
+from ssd_core.step import prefill
 from ssd_core.tokens import UNDRAWN
 from tests.table import HEADS, WARM, check_sentence, model_of, tensors_of
 from tests.tiny import TinyModel
@@ -149,6 +151,45 @@ def test_other_errors_pass_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "prefill", fail)
     with pytest.raises(RuntimeError, match="shapes do not match"):
         generate(model_of(), ["ab"])
+
+
+def test_the_speed_is_that_of_drawing_and_the_same_all_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, now = model_of(), 0.0
+    columns, tokens = model.geometry.columns, model.geometry.tokens
+    told: list[float | None] = []
+
+    def check() -> None:
+        nonlocal now
+        now += 1.0
+
+    def on_row(*given: Any) -> None:
+        nonlocal now
+        now += 100.0  # making previews, say
+        told.append(given[3])
+
+    monkeypatch.setattr(clock, "time", SimpleNamespace(perf_counter=lambda: now))
+    start, keep = torch.zeros(1, tokens, dtype=torch.int64), torch.arange(tokens) < columns
+    drawn = generate(model, ["ab"], images_per_prompt=2, start=start, keep=keep, on_row=on_row, check=check)
+    # a second before the prompts, one each token, one before the pictures
+    assert drawn.timing == clock.Timing(1 + columns, tokens - columns, 1)
+    assert told == [None, 2.0, 2.0]
+    assert drawn.tokens_per_second == 2.0
+
+
+def test_prompts_and_pictures_are_checked_chunk_by_chunk() -> None:
+    model, calls = model_of(), list[None]()
+    images = torch.rand(3, *model.picture_size, 3)
+
+    def check() -> None:
+        calls.append(None)
+
+    paint(model, torch.zeros(5, model.geometry.tokens, dtype=torch.int64), 2, check)
+    assert len(calls) == 3
+    encode(model, images, check)
+    assert len(calls) == 6
+    with torch.inference_mode():
+        prefill(model, Full(), [[0, 1, 2], [0, 2], [0, 3]], check)
+    assert len(calls) == 8
 
 
 def test_what_the_check_raises_ends_the_drawing_and_gives_the_cache_back() -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ssd_core import SSD, Full, Policy, UserError, Window, largest_batch, plan
+from ssd_core import SSD, Full, Policy, UserError, Window, generate, largest_batch, plan
 from ssd_core.memory import PeakBytes, decoding_bytes, encoding_bytes, full_bytes, peak_bytes
 from ssd_core.models.base import Geometry
 from tests.table import GRID, POLICIES, check_sentence, each_policy
@@ -34,7 +34,7 @@ def test_a_fifth_of_the_budget_is_a_fifth_of_the_bytes(budget: int | float) -> N
     shallow = replace(PRO_1B, layers=2)
     model, per_token = TinyModel(shallow, torch.bfloat16, "meta"), 196_608 * 2 // 24
     for policy in (Window(budget), SSD(budget, head_map=random_map(shallow))):
-        memory = plan(model, policy, images=3, prompt_tokens=24)
+        memory = plan(model, policy, images=3, prompt=24)
         assert memory.kv_bytes_full == 6 * 599 * per_token
         # whole slots a head: less than one of 120 is left over
         assert 6 * 119 * per_token < memory.kv_bytes <= 6 * 120 * per_token
@@ -44,15 +44,15 @@ def test_a_fifth_of_the_budget_is_a_fifth_of_the_bytes(budget: int | float) -> N
 @pytest.mark.parametrize("policy", [None, POLICIES["ssd"]], ids=["full", "ssd"])
 def test_a_plan_allocates_nothing_and_reads_no_weight(policy: Policy | None) -> None:
     on_meta, real = TinyModel(tiny(**GRID).geometry, device="meta"), tiny(**GRID)
-    memory = plan(on_meta, policy, images=100_000, prompt_tokens=4)
+    memory = plan(on_meta, policy, images=100_000, prompt=4)
     assert memory.kv_bytes > 4e8
-    assert plan(real, policy, images=100_000, prompt_tokens=4) == memory
+    assert plan(real, policy, images=100_000, prompt=4) == memory
 
 
 @each_policy
 def test_bytes_grow_with_images_rows_and_width(policy: Policy) -> None:
     model = tiny(**GRID)
-    one, three = (plan(model, policy, images, prompt_tokens=4) for images in (1, 3))
+    one, three = (plan(model, policy, images, prompt=4) for images in (1, 3))
     alone, wide = plan(model, policy, 1, 4, guidance=1.0), plan(tiny(dtype=torch.bfloat16, **GRID), policy, 1, 4)
     assert (three.kv_bytes, three.bookkeeping_bytes) == (3 * one.kv_bytes, 3 * one.bookkeeping_bytes)
     assert (2 * alone.kv_bytes, 2 * wide.kv_bytes) == (one.kv_bytes, one.kv_bytes)
@@ -105,10 +105,29 @@ def test_a_picture_that_takes_more_than_its_cache_counts_too() -> None:
     assert largest_batch(model, policy, one.peak_bytes - 1) == 0
 
 
+def test_previews_are_made_while_the_cache_is_held() -> None:
+    model, policy = TinyModel(Geometry(1, 1, 1, 8, 30, 30, 20), device="meta"), Window(2, pin_prompt=False)
+    without, shown = plan(model, policy), plan(model, policy, previews=True)
+    assert (without.preview_bytes, shown.preview_bytes) == (0, decoding_bytes(model))
+    assert shown.peak_bytes == shown.weights_bytes + shown.kv_bytes + shown.bookkeeping_bytes + shown.preview_bytes
+    assert shown.peak_bytes > without.peak_bytes
+    assert largest_batch(model, policy, shown.peak_bytes, previews=True) == 1
+    assert largest_batch(model, policy, shown.peak_bytes - 1, previews=True) == 0
+    drawn = generate(tiny(), ["ab"], previews=True)
+    assert drawn.memory == plan(tiny(), prompt="ab", previews=True)
+
+
+def test_a_plan_counts_a_longer_negative_prompt() -> None:
+    model = tiny()
+    drawn = generate(model, ["ab"], negative="abcdefghi", images_per_prompt=2)
+    assert drawn.memory == plan(model, None, 2, "ab", negative="abcdefghi")
+    assert drawn.memory.kv_bytes > plan(model, None, 2, "ab").kv_bytes
+
+
 @pytest.mark.parametrize(("images", "prompt_tokens"), [(0, 24), (-1, 24), (1, 1), (1, 0)])
 def test_a_plan_of_nothing_is_refused(images: int, prompt_tokens: int) -> None:
     with pytest.raises(UserError, match=f"not {images} and {prompt_tokens}") as refusal:
-        plan(tiny(), images=images, prompt_tokens=prompt_tokens)
+        plan(tiny(), images=images, prompt=prompt_tokens)
     check_sentence(refusal.value)
 
 

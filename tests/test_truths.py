@@ -13,8 +13,10 @@ from torch import Tensor
 import ssd_core
 from ssd_core import SSD, Full, Memory, Policy, StreamingLLM, Window, generate
 from ssd_core.cache.cache import SlotCache
-from ssd_core.loop import GREY, draw_tokens, prompt_rows
+from ssd_core.clock import Clock
+from ssd_core.loop import GREY, draw_tokens
 from ssd_core.memory import PeakBytes, plan_rows
+from ssd_core.prompts import prompt_rows
 from ssd_core.sampling import Sampling, streams
 from ssd_core.step import prefill
 from ssd_core.tokens import UNDRAWN
@@ -166,7 +168,7 @@ def test_the_plan_is_what_is_counted(policy: Policy, prompts: Sequence[str], gui
         held = sum(
             tensor.untyped_storage().nbytes() for part in (*slots, *set(cache.orders)) for tensor in tensors_of(part)
         )
-        draw_tokens(model, cache, rows, seeds, sampling, planned)
+        draw_tokens(model, cache, rows, seeds, sampling, planned, Clock(model.device))
         drawing_peak = counter.peak
         cache.free()
         del slots
@@ -213,7 +215,7 @@ def test_the_bytes_of_each_row_are_those_of_the_filled_slots(
 def test_what_a_drawing_reports_is_what_plan_says(policy: Policy) -> None:
     model = model_of()
     drawn = generate(model, EQUAL, policy, images_per_prompt=2, guidance=3.0)
-    planned = ssd_core.plan(model, policy, images=4, prompt_tokens=4, guidance=3.0)
+    planned = ssd_core.plan(model, policy, images=4, prompt=4, guidance=3.0)
     # plan runs one prompt, the drawing two
     assert planned.prefill_bytes <= drawn.memory.prefill_bytes
     for name in ("kv_bytes", "kv_bytes_full", "bookkeeping_bytes", "step_bytes", "picture_bytes", "slots"):
@@ -266,7 +268,7 @@ def test_random_numbers_depend_on_the_seed_alone(dtype: torch.dtype, monkeypatch
     monkeypatch.setattr(Sampling, "next_tokens", spy)
     rows = prompt_rows(model, UNEQUAL, 1, None, Sampling())
     with torch.inference_mode():
-        draw_tokens(model, prefill(model, Full(), rows), rows, [9, 7], Sampling(), NO_PLAN)
+        draw_tokens(model, prefill(model, Full(), rows), rows, [9, 7], Sampling(), NO_PLAN, Clock(model.device))
     assert torch.stack(seen, 1).equal(torch.stack([streams([seed], model.geometry.tokens)[0] for seed in (9, 7)]))
 
 
@@ -284,7 +286,7 @@ def test_guidance_of_1_runs_one_row_an_image(guidance: float, rows: int, monkeyp
     watch(monkeypatch, lambda cache: pairs.update(len(slots.keys) for layer in cache.layers for slots in layer))
     drawn = generate(model_of(), ["ab"], images_per_prompt=3, guidance=guidance)
     assert pairs == {4 * rows}
-    assert drawn.memory.kv_bytes == rows * ssd_core.plan(model_of(), prompt_tokens=4, guidance=1.0).kv_bytes
+    assert drawn.memory.kv_bytes == rows * ssd_core.plan(model_of(), prompt=4, guidance=1.0).kv_bytes
 
 
 @pytest.mark.parametrize("policy", [Full(), SSD(12, head_map=HEADS)], ids=["full", "ssd"])
@@ -300,7 +302,7 @@ def test_whatever_ends_a_drawing_gives_the_slots_back(
         ),
     )
 
-    def on_row(row: int, tokens: Tensor, memory: Memory) -> bool:
+    def on_row(row: int, tokens: Tensor, memory: Memory, *_: object) -> bool:
         assert all(tensor() is not None for tensor in tensors)
         if row == 1 and not stop:
             raise InterruptedError
@@ -320,7 +322,7 @@ def test_whatever_ends_a_drawing_gives_the_slots_back(
 def test_a_stopped_drawing_is_the_start_of_a_whole_one() -> None:
     model, policy, calls = model_of(), SSD(12, head_map=HEADS), []
 
-    def on_row(row: int, tokens: Tensor, memory: Memory) -> bool:
+    def on_row(row: int, tokens: Tensor, memory: Memory, *_: object) -> bool:
         calls.append((row, tokens.clone(), memory))
         return row == 1
 

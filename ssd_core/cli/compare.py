@@ -76,7 +76,7 @@ def draw_each(
     """What each method draws; none after one that was stopped."""
     longest = max(len(model.encode(prompt)) for prompt in prompts)
     for policy in policies.values():
-        plan(model, policy, prompt_tokens=longest)  # refuses what cannot be drawn before the first method has drawn
+        plan(model, policy, prompt=longest)  # refuses what cannot be drawn before the first method has drawn
     # a row of one picture, so that no method pays for what a device does once
     generate(model, prompts[:1], on_row=lambda *_: True)
     results: dict[str, Result] = {}

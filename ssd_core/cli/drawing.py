@@ -10,10 +10,8 @@ from types import FrameType
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor
 
 from ..loop import Result, generate
-from ..memory import Memory
 from ..models.base import ImageModel
 from ..policies import Policy
 from ..tokens import UNDRAWN
@@ -26,7 +24,7 @@ def draw(model: ImageModel, prompts: Sequence[str], policy: Policy, label: str, 
     with progress() as bar, stop_on_interrupt() as stop:
         task = bar.add_task(label, total=rows)
 
-        def on_row(row: int, tokens: Tensor, memory: Memory) -> bool:
+        def on_row(row: int, *_: object) -> bool:
             bar.update(task, completed=row + 1)
             return stop.is_set()
 
@@ -51,8 +49,12 @@ def progress() -> Progress:
 
 @contextmanager
 def stop_on_interrupt() -> Iterator[Event]:
-    """An event that the first Ctrl-C sets; the next one interrupts as usual."""
+    """An event that the first Ctrl-C sets; the next one interrupts as usual. Where Ctrl-C is ignored, as a shell has it
+    of what it starts in the background, it stays so."""
     stop = Event()
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        yield stop
+        return
 
     def on_interrupt(signum: int, frame: FrameType | None) -> None:
         stop.set()

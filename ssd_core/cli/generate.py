@@ -14,7 +14,7 @@ from ..encoding import encode
 from ..errors import UserError
 from ..pictures import read, save, to_pil
 from ..policies import METHODS
-from ..report import policy_settings, report
+from ..report import report, settings_of
 from ..sampling import Sampling
 from ..start import keep_of
 from ..words import human
@@ -81,13 +81,16 @@ def generate(
         begun = {"start": encode(loaded, picture[None]), "keep": keep_of(loaded.geometry, keep_rows, painted)}
         origin = {"start": str(start), "keep_rows": keep_rows, "mask": str(mask) if mask else None}
     result = draw(loaded, prompts, policy, method, **drawing, **begun)
-    settings = drawing | origin | policy_settings(policy) | {"dtype": str(loaded.dtype).removeprefix("torch.")}
     captions = [prompt for prompt in prompts for _ in range(images)]
+    settings = settings_of(loaded, policy, drawing | origin)
     about = {"model": loaded.name, "method": method, "settings": json.dumps(settings)}
     texts = [{"prompt": prompt, "seed": str(own)} | about for prompt, own in zip(captions, result.seeds, strict=True)]
     files = save(out, to_pil(result.images), texts)
     if report_to:
-        run = report(loaded, method, settings, captions, files, result, load_seconds)
+        run = report(loaded, policy, drawing | origin, captions, result)
+        run["seconds"]["load"] = load_seconds
+        for image, file, tokens in zip(run["images"], files, result.tokens.tolist(), strict=True):
+            image |= {"file": str(file), "tokens": tokens}
         report_to.write_text(json.dumps(run, indent=1), encoding="utf-8")
     for file in files:
         typer.echo(file)

@@ -53,7 +53,8 @@ def plan(
     figures = table(f"{nothing.name}, {images} at once", *policies)
     plans = [plan_memory(nothing, policy, images, prompt_tokens, guidance) for policy in policies.values()]
     for label, part in PARTS.items():
-        figures.add_row(label, *(human(getattr(memory, part)) for memory in plans))
+        if part != "preview_bytes":  # the command line shows none
+            figures.add_row(label, *(human(getattr(memory, part)) for memory in plans))
     figures.add_row("slots a head", *map(slots, plans))
     if free is not None:
         with ERR.status("Counting pictures"):

@@ -17,7 +17,8 @@ from ..tokens import UNDRAWN, check_tokens
 from .headmap import HeadMap
 
 if TYPE_CHECKING:
-    from ..loop import Check, Prompt
+    from ..prompts import Prompt
+    from ..step import Check
 
 OnProgress = Callable[[int, int], object]
 
@@ -44,7 +45,8 @@ def measure(
     Raises UserError for what cannot be drawn or measured.
     """
     # generate knows every policy, and SSD's reads head maps: at the top of the file this would import in a circle
-    from ..loop import generate, prompt_rows
+    from ..loop import generate
+    from ..prompts import prompt_rows
 
     neighbourhood = fit_neighbourhood(model.geometry, neighbourhood)
     ids = prompt_rows(model, prompts, images=1, negative=None, sampling=Sampling(guidance=1.0))

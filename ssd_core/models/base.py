@@ -46,6 +46,7 @@ class ImageModel(nn.Module, ABC):
     geometry: Geometry
     vocabulary: int  # text tokens
     decoder: Decoder
+    computes_on: torch.device | None = None  # set by whoever moves the weights, ComfyUI say
 
     @property
     @abstractmethod
@@ -86,8 +87,8 @@ class ImageModel(nn.Module, ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where the decoder computes."""
-        return self.decoder.norm.weight.device
+        """Where the model computes: where its weights lie, unless somebody brings them to `computes_on`."""
+        return self.computes_on or self.decoder.norm.weight.device
 
     @property
     def dtype(self) -> torch.dtype:

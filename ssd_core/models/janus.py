@@ -81,8 +81,8 @@ class ImageHead(nn.Module):
 class Janus(ImageModel):
     """A Janus that draws; its understanding half (vision tower, lm_head) is never built.
 
-    `codec` is transformers' JanusVQVAE. The token embeddings may stay on the processor while the rest is on a device:
-    they are read once a prompt.
+    `codec` is transformers' JanusVQVAE. The token embeddings are torch's whatever `ops` is: they may stay on the
+    processor while the rest is on a device, as they are read once a prompt.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Janus(ImageModel):
         self.geometry, self.vocabulary = shape.geometry, shape.vocabulary
         hidden = shape.decoder.hidden
         self.decoder = Decoder(shape.decoder, ops, **where)
-        self.text = ops.Embedding(shape.vocabulary, hidden, **where)
+        self.text = nn.Embedding(shape.vocabulary, hidden, **where)
         self.codes = ops.Embedding(shape.codebook, shape.code_dim, **where)
         self.aligner = Aligner(shape.code_dim, hidden, shape.aligner_depth, ops, **where)
         self.head = ImageHead(hidden, shape.image_hidden, shape.codebook, ops, **where)
@@ -122,7 +122,7 @@ class Janus(ImageModel):
 
     def decode_image(self, tokens: Tensor) -> Tensor:
         codec, shape = self.codec, self.shape
-        codes = codec.quantize.embedding(tokens.to(self.codec_device))
+        codes = codec.quantize.embedding(tokens.to(self.device))
         codes = nn.functional.normalize(codes, dim=-1).view(-1, shape.rows, shape.columns, shape.vq["embed_dim"])
         pixels = codec.decoder(codec.post_quant_conv(codes.permute(0, 3, 1, 2)))
         return ((pixels.float() + 1) / 2).clamp(0, 1).permute(0, 2, 3, 1)
@@ -135,9 +135,10 @@ class Janus(ImageModel):
                 f"but this one is {tuple(pixels.shape[1:])}; resize it first."
             )
         dtype = codec.post_quant_conv.weight.dtype
-        x = (pixels.to(self.codec_device, dtype) * 2 - 1).permute(0, 3, 1, 2)
+        x = (pixels.to(self.device, dtype) * 2 - 1).permute(0, 3, 1, 2)
         z = codec.quant_conv(codec.encoder(x)).permute(0, 2, 3, 1).float()
-        book = nn.functional.normalize(codec.quantize.embedding.weight.float(), dim=-1)
+        book = codec.quantize.embedding(torch.arange(self.shape.codebook, device=self.device))
+        book = nn.functional.normalize(book.float(), dim=-1)
         # both sides have unit length, so the nearest code is the one with the largest cosine
         return (nn.functional.normalize(z, dim=-1) @ book.T).argmax(-1).flatten(1)
 
@@ -145,8 +146,3 @@ class Janus(ImageModel):
         ops = choose_ops(self.device, self.dtype)
         codec = build_codec(self.shape.vq).to(self.codec.post_quant_conv.weight.dtype)
         return Janus(self.name, self.shape, self.tokenizer, codec, ops, device="meta", dtype=self.dtype)
-
-    @property
-    def codec_device(self) -> torch.device:
-        """Where pictures are encoded and decoded."""
-        return self.codec.post_quant_conv.weight.device

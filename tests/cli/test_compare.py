@@ -88,6 +88,7 @@ def test_mistakes_are_refused_before_anything_is_drawn(
     assert not list(terminal.folder.glob("out/*"))
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_leaves_the_methods_out_that_were_not_begun(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     interrupt_at(monkeypatch, 4 + 6)  # a row to warm up
     result = terminal.run(*COMPARE)

@@ -245,6 +245,7 @@ def test_the_output_is_the_files_and_the_cache(terminal: Terminal) -> None:
     assert f"{memory['kv_bytes'] / memory['kv_bytes_full']:.2f} of the full cache" in summary
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_stops_after_the_row_and_keeps_what_was_drawn(
     terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -261,6 +262,16 @@ def test_ctrl_c_stops_after_the_row_and_keeps_what_was_drawn(
         assert (pixels[4:] == 128).all()
         assert not (pixels[:4] == 128).all()
     assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_an_interrupt_that_was_ignored_is_ignored_still(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        interrupt_at(monkeypatch, 5)
+        assert -1 not in terminal.tokens("ab", *METHOD["full"])[0]
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, usual)
 
 
 @pytest.mark.usefixtures("ctrl_c")

@@ -25,7 +25,7 @@ def planned(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> Terminal:
     [
         ((), {}),
         (("--images", 3), {"images": 3}),
-        (("--prompt-tokens", 5), {"prompt_tokens": 5}),
+        (("--prompt-tokens", 5), {"prompt": 5}),
         (("--guidance", 1), {"guidance": 1.0}),
     ],
 )

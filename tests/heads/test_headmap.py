@@ -13,8 +13,9 @@ from torch import Tensor
 from ssd_core import SSD, Full, UserError
 from ssd_core.heads import HeadMap, default_map
 from ssd_core.heads.headmap import SHIPPED, check_tau
-from ssd_core.loop import generate, prompt_rows
+from ssd_core.loop import generate
 from ssd_core.models.base import Geometry
+from ssd_core.prompts import prompt_rows
 from ssd_core.sampling import Sampling
 from tests.naive import naive_tokens
 from tests.tiny import random_map, tiny

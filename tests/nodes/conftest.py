@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,7 +33,9 @@ def comfy(models: Path) -> SimpleNamespace:
     pack, management = stand_in.load_pack(models)
     extension = asyncio.run(pack.comfy_entrypoint())
     nodes = {node.define_schema().node_id: node for node in asyncio.run(extension.get_node_list())}
-    return SimpleNamespace(nodes=nodes, management=management)
+    preview = sys.modules[f"{stand_in.PACK}.nodes.preview"]
+    preview.time = SimpleNamespace(monotonic=lambda: 0.0)  # type: ignore[attr-defined]  # none takes any, none is late
+    return SimpleNamespace(nodes=nodes, management=management, preview=preview)
 
 
 @pytest.fixture

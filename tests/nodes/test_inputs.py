@@ -74,7 +74,7 @@ def sampler(**changes: Any) -> Inputs:
 
 
 def planned(_: Comfy) -> dict[str, Any]:
-    return {"model": held(), "vram": 0.01}  # more would hold very many pictures of so small a model
+    return {"model": held(), "prompt": "abc", "vram": 0.01}  # more would hold very many pictures of so small a model
 
 
 def begun(**changes: Any) -> Inputs:
@@ -165,7 +165,12 @@ CASES: dict[str, dict[str, list[Case]]] = {
             Case(sampler(guidance=1.0), setting(negative="bad"), "A negative prompt works through guidance"),
         ],
         "seed": [Case(sampler(), setting(seed=1))],
-        "images": [Case(sampler(), setting(images=2))],
+        "images": [
+            Case(sampler(), setting(images=2)),
+            Case(
+                sampler(), setting(images=0), "0 images were asked for; where Plan KV Memory says so, not even one fits"
+            ),
+        ],
         "guidance": [Case(sampler(), setting(guidance=1.0))],
         "temperature": [Case(sampler(), setting(temperature=9.0))],
         "top_k": [Case(sampler(), setting(top_k=1))],
@@ -193,9 +198,15 @@ CASES: dict[str, dict[str, list[Case]]] = {
     },
     "SSDJanusPlan": {
         "model": [Case(planned, lambda _: {"model": held(rows=8)})],
-        "policy": [Case(planned, lambda comfy: {"policy": policy(comfy, "30")})],
+        "policy": [Case(planned, lambda comfy: {"policy": policy(comfy, "9")})],
         "images": [Case(planned, setting(images=5))],
         "vram": [Case(planned, setting(vram=0.02))],
+        "prompt": [Case(planned, setting(prompt="a longer one, of which more rows must be kept"))],
+        "negative": [
+            Case(planned, setting(negative="longer than the prompt, by as many letters as it takes to be so")),
+            Case(planned, setting(negative="bad", guidance=1.0), "A negative prompt works through guidance"),
+        ],
+        "guidance": [Case(planned, setting(guidance=1.0))],
     },
     "SSDJanusEncode": {
         "model": [

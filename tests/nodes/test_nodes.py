@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from ssd_core.loop import GREY
+from ssd_core.memory import decoding_bytes
 from ssd_core.policies import METHODS
+from ssd_core.words import human
 from tests.nodes import stand_in
 from tests.nodes.running import run
 from tests.table import check_sentence
@@ -55,7 +57,19 @@ def test_a_model_is_loaded_in_the_precision_asked_for(
     [own] = comfy.nodes["SSDJanusLoad"].execute(name, precision).args
     assert own.model.dtype == dtype
     assert own.model.name == name
-    assert own.model in own.patcher.model.modules()
+    kept = {name for name, part in own.model.named_children() if part not in own.patcher.model.children()}
+    assert kept == {"text"}  # the rest is ComfyUI's to move
+
+
+def test_a_model_computes_where_comfyui_does_whatever_lies_elsewhere(
+    comfy: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = torch.device("meta")
+    monkeypatch.setattr(comfy.management, "get_torch_device", lambda: card)
+    [own] = comfy.nodes["SSDJanusLoad"].execute("janus-shapes", "fp32").args
+    assert {part.device.type for part in own.model.parameters()} == {"cpu"}
+    assert own.model.device == own.patcher.load_device == card
+    assert own.model.embed_text(torch.tensor([[0, 1]])).device == card
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -116,11 +130,16 @@ def test_the_sampler_draws_what_the_engine_draws(comfy: SimpleNamespace, held: A
     images, tokens, report = run(
         comfy.nodes["SSDJanusSampler"], model=held, policy=window(comfy), prompt="abc", images=3, seed=5
     ).args
-    expected = ssd_core.generate(held.model, ["abc"], ssd_core.Window(9), images_per_prompt=3, seed=5)
+    expected = ssd_core.generate(held.model, ["abc"], ssd_core.Window(9), images_per_prompt=3, seed=5, previews=True)
     assert tokens.equal(expected.tokens)
     assert images.equal(expected.images)
-    assert report["seeds"] == [5, 6, 7]
+    assert report["images"] == [{"prompt": "abc", "seed": seed} for seed in (5, 6, 7)]
     assert report["memory"] == expected.memory.as_dict()
+    settings = {
+        "images_per_prompt": 3, "seed": 5, "negative": None, "guidance": 5.0, "temperature": 1.0, "top_k": 0,
+        "top_p": 1.0, "budget": 9, "pin_prompt": True, "dtype": "float32",
+    }  # fmt: skip
+    assert (report["method"], report["settings"]) == ("window", settings)
     json.dumps(report, allow_nan=False)
 
 
@@ -139,10 +158,51 @@ def test_progress_goes_row_by_row_with_previews(
             assert (kind, image.size) == ("JPEG", (2 * 8, 2 * 12))  # three or four pictures in a square
 
 
+def test_a_preview_that_comes_too_soon_is_left_out(
+    comfy: SimpleNamespace, held: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, plain = 0.0, comfy.preview.paint
+
+    def paint(*given: Any, **named: Any) -> Tensor:
+        nonlocal now
+        now += 1.0
+        return plain(*given, **named)
+
+    monkeypatch.setattr(comfy.preview, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(comfy.preview, "paint", paint)
+    previews, shown = comfy.preview.Previews(held.model, 1, None, lambda: None), []
+    for row in range(60):
+        now += 0.5  # what a row takes
+        shown += [row] if previews.after(row, torch.zeros(2, 4, dtype=torch.int64)) else []
+    assert shown[0] == 0
+    assert 0.5 * comfy.preview.SHARE < (len(shown) - 1) / now <= comfy.preview.SHARE
+
+
+def test_nothing_is_previewed_where_nobody_looks(
+    comfy: SimpleNamespace, held: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched = run(comfy.nodes["SSDJanusSampler"], model=held, prompt="abc").args[2]["memory"]
+    assert watched["preview_bytes"] == decoding_bytes(held.model)
+    monkeypatch.setattr(stand_in.PromptServer.instance, "client_id", None)
+    alone = run(comfy.nodes["SSDJanusSampler"], model=held, prompt="abc").args[2]["memory"]
+    assert alone["preview_bytes"] == 0
+    assert not [picture for _, _, picture in stand_in.ProgressBar.told if picture]
+
+
+@pytest.mark.parametrize("after", range(3))
+def test_decoding_and_encoding_are_interrupted_within_a_picture(comfy: SimpleNamespace, held: Any, after: int) -> None:
+    tokens = torch.zeros(3, 24, dtype=torch.int64)
+    [images] = run(comfy.nodes["SSDJanusDecode"], model=held, tokens=tokens).args
+    for node, given in (("SSDJanusDecode", {"tokens": tokens}), ("SSDJanusEncode", {"images": images})):
+        comfy.management.interrupt_after = after
+        with pytest.raises(stand_in.Interrupted):
+            run(comfy.nodes[node], model=held, **given)
+
+
 def test_an_interruption_comes_through_within_a_token(comfy: SimpleNamespace, held: Any) -> None:
     comfy.management.interrupt_after = 10
     with pytest.raises(stand_in.Interrupted):
-        run(comfy.nodes["SSDJanusSampler"], model=held, prompt="abc")
+        run(comfy.nodes["SSDJanusSampler"], model=held, prompt="abc", preview=0)
     assert len(stand_in.ProgressBar.told) == 10 // 4
 
 
@@ -161,16 +221,42 @@ def test_the_readout_repeats_the_report(comfy: SimpleNamespace, held: Any) -> No
     memory = report["memory"]
     assert f"{memory['kv_bytes_full'] / memory['kv_bytes']:.1f} times fewer" in text
     assert "9 slots a head" in text
+    assert "window: " in text
+    assert "budget 9" in text
+    assert "guidance 5.0" in text
+    assert "abc" in text.splitlines()
 
 
 def test_the_plan_says_what_fits(comfy: SimpleNamespace, held: Any) -> None:
-    plan = comfy.nodes["SSDJanusPlan"]
-    [text, most] = plan.execute(held, images=3, vram=0.25, policy=window(comfy, "30")).args
+    def planned(images: int, vram: float, policy: Any = None) -> Any:
+        return run(comfy.nodes["SSDJanusPlan"], model=held, prompt="abc", images=images, vram=vram, policy=policy).args
+
+    small = window(comfy)
+    [text, most] = planned(3, 0.01, small)
     assert f"{most}" in text.splitlines()[-1]
-    more = plan.execute(held, images=3, vram=0.5, policy=window(comfy, "30")).args[1]
-    full = plan.execute(held, images=3, vram=0.25).args[1]
-    assert full < most < more
-    assert plan.execute(held, images=4, vram=0.25, policy=window(comfy, "30")).args[0] != text
+    assert planned(3, 0.01)[1] < most < planned(3, 0.02, small)[1]
+    assert planned(4, 0.01, small)[0] != text
+
+
+@pytest.mark.parametrize("negative", ["", "much longer than what is to be drawn"])
+def test_the_plan_and_the_sampler_count_the_drawing_that_runs(comfy: SimpleNamespace, held: Any, negative: str) -> None:
+    asked: list[int] = []
+
+    def on_device(needed: int) -> TinyModel:
+        asked.append(needed)
+        model: TinyModel = held.model
+        return model
+
+    held.on_device = on_device
+    drawing = {"prompt": "abc", "negative": negative, "guidance": 2.0, "policy": window(comfy, "50"), "images": 2}
+    memory = run(comfy.nodes["SSDJanusSampler"], model=held, **drawing).args[2]["memory"]
+    assert asked == [memory["peak_bytes"] - memory["weights_bytes"]]
+    [text, _] = run(comfy.nodes["SSDJanusPlan"], model=held, vram=0.001, **drawing).args
+    for part in ("kv_bytes", "preview_bytes", "peak_bytes"):
+        assert memory[part] > 0
+        assert human(memory[part]) in text
+    vram = memory["peak_bytes"] / 2**30
+    assert run(comfy.nodes["SSDJanusPlan"], model=held, vram=vram, **drawing).args[1] == 2
 
 
 @pytest.mark.parametrize(
@@ -186,7 +272,7 @@ def test_out_of_memory_says_what_would_fit(
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return self.codes(tokens)
 
-    memory = plan(held.model, None, room or 1, prompt_tokens=5)
+    memory = plan(held.model, None, room or 1, "abc", previews=True)
     free = memory.peak_bytes - memory.weights_bytes - (room == 0)
     monkeypatch.setattr(comfy.management, "get_free_memory", lambda _: free)
     monkeypatch.setattr(TinyModel, "embed_image", fail)
@@ -212,10 +298,10 @@ def test_measuring_heads_shows_progress_and_is_interrupted(comfy: SimpleNamespac
     measuring = {"source": "measure", "prompts": "ab\ncd", "images": 1, "seed": 0, "save_as": ""}
     run(comfy.nodes["SSDJanusHeads"], model=held, source=measuring)
     assert [(value, total) for value, total, _ in stand_in.ProgressBar.told] == [(row, 12) for row in range(1, 13)]
-    comfy.management.interrupt_after = 30
+    comfy.management.interrupt_after = 32  # prompts and pictures are looked at, too
     with pytest.raises(stand_in.Interrupted):
         run(comfy.nodes["SSDJanusHeads"], model=held, source=measuring)
-    assert len(stand_in.ProgressBar.told) == 30 // 4
+    assert len(stand_in.ProgressBar.told) == 7
 
 
 def test_a_head_map_is_kept_and_loaded_and_never_overwritten(comfy: SimpleNamespace, held: Any, models: Path) -> None:
