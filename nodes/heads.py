@@ -13,6 +13,7 @@ from ..ssd_core.memory import plan
 from ..ssd_core.pictures import from_pil
 from ..ssd_core.policies import SSD
 from . import folders
+from .fields import chosen
 from .held import Held
 from .links import CATEGORY, HeadMaps, JanusModel
 
@@ -31,10 +32,7 @@ class Heads(io.ComfyNode):
             inputs=[
                 io.DynamicCombo.Input(
                     "source",
-                    options=[
-                        io.DynamicCombo.Option("measure", measuring()),
-                        io.DynamicCombo.Option("load", loading()),
-                    ],
+                    options=[io.DynamicCombo.Option(key, widgets()) for key, widgets in SOURCES.items()],
                     tooltip="measure draws pictures with the full cache and looks at the attention; load reads a file.",
                 ),
                 JanusModel.Input(
@@ -57,7 +55,10 @@ class Heads(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, source: dict[str, Any], tau: float, model: Held | None = None, **_: Any) -> io.NodeOutput:
+    def execute(
+        cls, tau: float, source: dict[str, Any] | None = None, model: Held | None = None, **_: Any
+    ) -> io.NodeOutput:
+        source = chosen(source, "source", SOURCES)
         if source["source"] == "load":
             head_map = HeadMap.load(folders.map_of(source["map"]))
             if model is not None:
@@ -117,3 +118,6 @@ def loading() -> list[io.Input]:
             tooltip="Maps that come with the pack, and .safetensors files in models/janus/heads.",
         )
     ]
+
+
+SOURCES = {"measure": measuring, "load": loading}

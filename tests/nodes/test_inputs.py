@@ -111,7 +111,12 @@ CASES: dict[str, dict[str, list[Case]]] = {
         "precision": [Case(load, setting(precision="bf16"))],
     },
     "SSDJanusCompression": {
-        "method": [Case(compression("full"), compression("window"))],
+        "method": [
+            Case(compression("full"), compression("window")),
+            Case(
+                compression("full"), setting(method={"method": "sdd"}), "The method is none of full, window, streaming"
+            ),
+        ],
         "method.window.budget": [method("window", budget="9")],
         "method.window.pin_prompt": [method("window", pin_prompt=False)],
         "method.streaming.budget": [method("streaming", budget="9")],
@@ -137,7 +142,10 @@ CASES: dict[str, dict[str, list[Case]]] = {
         ],
     },
     "SSDJanusHeads": {
-        "source": [Case(heads(), loaded("janus-pro-1b"), "The head map describes 24 layers x 16 heads")],
+        "source": [
+            Case(heads(), loaded("janus-pro-1b"), "The head map describes 24 layers x 16 heads"),
+            Case(heads(), setting(source={"source": "guess"}), "The source is none of measure, load"),
+        ],
         "source.measure.prompts": [Case(heads(), heads(prompts="cd\n\nef"))],
         "source.measure.images": [Case(heads(), heads(images=2))],
         "source.measure.seed": [Case(heads(), heads(seed=9))],
