@@ -39,6 +39,8 @@ def widget(name: str, kinds: list[Any], default: Any, about: str) -> Any:
         if default is None:
             return io.Combo.Input(name, options=[OWN, YES, NO], default=OWN, tooltip=about)
         return io.Boolean.Input(name, default=default, tooltip=about)
+    if default is not None and kinds == [int]:
+        return io.Int.Input(name, default=default, min=0, max=LARGEST, tooltip=about)
     if default is None or float not in kinds or int in kinds:
         # numbers of several kinds, or none at all: text says which is meant
         return io.String.Input(name, default=OWN if default is None else str(default), tooltip=about)
