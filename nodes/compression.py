@@ -58,8 +58,8 @@ class Compression(io.ComfyNode):
         if head_map is not None:
             given = given | {"head_map": head_map}
         policy = policy_of(given)
-        if model is None:
-            return io.NodeOutput(policy)
+        if model is None:  # or what another policy took would stay in the node
+            return io.NodeOutput(policy, ui=shown(cls.hidden, {"memory": None}))
         memory = plan(model.model, policy)
         text = (
             f"{slots(memory)} slots a head\n"

@@ -104,7 +104,8 @@ def window(comfy: SimpleNamespace, budget: str = "9") -> Any:
 
 def test_compression_shows_slots_and_bytes(comfy: SimpleNamespace, held: Any) -> None:
     node = comfy.nodes["SSDJanusCompression"]
-    assert node.execute({"method": "window", "budget": "30"}).ui is None
+    alone = node.execute({"method": "window", "budget": "30"}).ui
+    assert alone == {"ssd_janus": [{"workflow": "a graph", "memory": None}]}
     shown = node.execute({"method": "window", "budget": "30"}, model=held).ui["text"][0]
     assert "30 slots a head" in shown
     assert f"{2 * 2 * 4 * 30 * 8 * 2 * 4 / 1024:.3g} KiB for a picture" in shown
