@@ -54,7 +54,7 @@ def compression(method: str) -> Inputs:
     widgets: dict[str, dict[str, Any]] = {
         "full": {},
         "window": {"budget": "30", "pin_prompt": True},
-        "streaming": {"budget": "0.5", "sinks": "4"},
+        "streaming": {"budget": "0.5", "sinks": 4},
         "ssd": {"budget": "0.5", "refresh": "row", "tau": 0.3},
     }
     return lambda _: {"method": {"method": method, **widgets[method]}}
@@ -120,7 +120,7 @@ CASES: dict[str, dict[str, list[Case]]] = {
         "method.window.budget": [method("window", budget="9")],
         "method.window.pin_prompt": [method("window", pin_prompt=False)],
         "method.streaming.budget": [method("streaming", budget="9")],
-        "method.streaming.sinks": [method("streaming", sinks="2")],
+        "method.streaming.sinks": [method("streaming", sinks=2)],
         "method.ssd.budget": [method("ssd", budget="9")],
         "method.ssd.refresh": [method("ssd", refresh="2")],
         "method.ssd.tau": [method("ssd", tau=0.5)],

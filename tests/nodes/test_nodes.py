@@ -70,6 +70,14 @@ def test_a_method_s_widgets_hold_its_own_defaults(comfy: SimpleNamespace, method
     assert {name: getattr(policy, name) for name in given} == {name: getattr(own, name) for name in given}
 
 
+def test_a_count_is_a_number_and_what_may_be_a_share_or_a_word_is_text(comfy: SimpleNamespace) -> None:
+    [method] = [own for own in comfy.nodes["SSDJanusCompression"].define_schema().inputs if own.id == "method"]
+    widgets = {own.id: own for option in method.options["options"] for own in option.inputs}
+    assert widgets["sinks"].kind == "Int"
+    assert widgets["sinks"].options["min"] == 0
+    assert {widgets[name].kind for name in ("budget", "refresh", "recent", "half_life")} == {"String"}
+
+
 @pytest.mark.parametrize(
     ("name", "text", "value"),
     [
