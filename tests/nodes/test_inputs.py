@@ -187,12 +187,13 @@ CASES: dict[str, dict[str, list[Case]]] = {
         ],
         "keep_rows": [
             Case(begun(), setting(keep_rows=2)),
-            Case(begun(), setting(keep_rows=7), "A picture has 6 rows of tokens, so 0 to 6 can be kept"),
+            Case(begun(), setting(keep_rows=6), "A picture has 6 rows of tokens, so 0 to 5 can be kept"),
             Case(sampler(), setting(keep_rows=2), "keep_rows and mask say what stays"),
         ],
         "mask": [
             Case(masked(2), masked(4)),
-            Case(begun(), setting(mask=torch.zeros(1, 6, 4))),
+            Case(masked(2), masked(0), "Nothing of the picture stays"),
+            Case(begun(), setting(mask=torch.zeros(1, 6, 4)), "All of the picture stays"),
             Case(sampler(), setting(mask=torch.zeros(1, 6, 4)), "keep_rows and mask say what stays"),
         ],
     },
