@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from hashlib import sha256
 from pathlib import Path
 
 import folder_paths
@@ -49,6 +50,19 @@ def path_of(name: str) -> str:
     if name not in models:
         raise UserError(f"There is no model {name!r} in models/{KIND} any more; choose another in Load Janus-Pro.")
     return str(models[name])
+
+
+def fingerprint(path: Path | None) -> str:
+    """What changes when a model or a head map is replaced under its name: a digest of its files' sizes and times, and
+    nothing that would tell of the machine, as ComfyUI writes it into pictures. "" where there is no file."""
+    if path is None:
+        return ""
+    try:
+        files = sorted(path.iterdir()) if path.is_dir() else [path]
+        seen = [(str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files if file.is_file()]
+    except OSError:  # it goes while we look
+        return ""
+    return sha256(repr(seen).encode()).hexdigest() if seen else ""
 
 
 def maps() -> dict[str, Path]:

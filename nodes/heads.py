@@ -55,6 +55,11 @@ class Heads(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, source: dict[str, Any] | None = None, **_: Any) -> str:
+        """What the choice of a map stands for on the disk; ComfyUI tells no choice that comes over a link."""
+        return folders.fingerprint(folders.maps().get((source or {}).get("map") or ""))
+
+    @classmethod
     def execute(
         cls, tau: float, source: dict[str, Any] | None = None, model: Held | None = None, **_: Any
     ) -> io.NodeOutput:
