@@ -9,7 +9,7 @@ from pathlib import Path
 import folder_paths
 
 from ..ssd_core.errors import UserError
-from ..ssd_core.heads.headmap import SHIPPED
+from ..ssd_core.heads.headmap import SHIPPED, HeadMap
 from .hub import REPOSITORIES
 
 EMBEDDED = "janus-shapes"
@@ -82,11 +82,30 @@ def map_of(name: str) -> Path:
     return known[name]
 
 
-def new_map(name: str) -> Path:
-    """Where a head map of this name is to be kept. Raises UserError for what is no plain name, or taken."""
+def check_name(name: str) -> None:
+    """Raise UserError for what no head map can be kept by, so that no path leaves the folders."""
     if not re.fullmatch(r"\w[\w .-]*", name):
         raise UserError(f"A head map's name is letters, digits, spaces, dots and dashes, not {name!r}.")
-    path = Path(folder_paths.get_folder_paths(MAPS)[0]) / f"{name}.safetensors"
-    if path.exists():
-        raise UserError(f"There is a head map {path.name} already; choose another name or delete that file.")
-    return path
+
+
+def keep(head_map: HeadMap, name: str) -> None:
+    """Write a head map under a name that `check_name` lets pass, with the next number where that holds another map;
+    nothing is ever overwritten. A map that is there already is not written again."""
+    folder = Path(folder_paths.get_folder_paths(MAPS)[0])
+    folder.mkdir(parents=True, exist_ok=True)
+    path, number = folder / f"{name}.safetensors", 1
+    while path.exists():
+        if holds(path, head_map):
+            return
+        number += 1
+        path = folder / f"{name}-{number}.safetensors"
+    head_map.save(path)
+
+
+def holds(path: Path, head_map: HeadMap) -> bool:
+    """Whether a file is this very map."""
+    try:
+        kept = HeadMap.load(path)
+    except UserError:
+        return False
+    return kept.about == head_map.about and kept.share.equal(head_map.share)

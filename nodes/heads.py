@@ -71,14 +71,20 @@ class Heads(io.ComfyNode):
         elif model is None:
             raise UserError("To measure heads, connect a model; to read a map without one, choose load.")
         else:
-            head_map = cls.measured(model, source["prompts"], source["images"], source["seed"], source["save_as"])
+            if source["save_as"]:
+                folders.check_name(source["save_as"])
+            head_map = cls.measured(model, source["prompts"], source["images"], source["seed"])
+            if source["save_as"]:
+                folders.keep(head_map, source["save_as"])
         return io.NodeOutput(head_map, from_pil(draw(head_map, tau))[None])
 
     @classmethod
-    def measured(cls, model: Held, prompts: str, images: int, seed: int, save_as: str) -> HeadMap:
-        """A map measured on prompts, one a line, and kept as a file if that has a name."""
+    def measured(cls, model: Held, prompts: str, images: int, seed: int) -> HeadMap:
+        """A map measured on prompts, one a line. The model remembers it, for tau and save_as to change at no cost."""
         texts = [line.strip() for line in prompts.splitlines() if line.strip()] or default_prompts(model.model.name)
-        path = folders.new_map(save_as) if save_as else None
+        measured_on = (*texts, images, seed)
+        if measured_on in model.head_maps:
+            return model.head_maps[measured_on]
         memory = plan(model.model, None, images, max(len(model.model.encode(text)) for text in texts))
         bar = ProgressBar(1, node_id=cls.hidden.unique_id)
         head_map = measure(
@@ -89,9 +95,7 @@ class Heads(io.ComfyNode):
             on_progress=bar.update_absolute,
             check=management.throw_exception_if_processing_interrupted,
         )
-        if path:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            head_map.save(path)
+        model.head_maps[measured_on] = head_map
         return head_map
 
 
@@ -107,7 +111,10 @@ def measuring() -> list[io.Input]:
         io.Int.Input("images", default=1, min=1, max=64, tooltip="Pictures of each prompt, drawn at once."),
         io.Int.Input("seed", default=0, min=0, max=2**64 - 1, tooltip="The first picture's; each next has one more."),
         io.String.Input(
-            "save_as", default="", tooltip="A name to keep the map by, in models/janus/heads; empty keeps no file."
+            "save_as",
+            default="",
+            tooltip="A name to keep the map by, in models/janus/heads; a number is added where that holds another map. "
+            "Empty keeps no file.",
         ),
     ]
 

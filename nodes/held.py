@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any
 
 import comfy.model_management as management
@@ -10,6 +11,7 @@ import torch
 from comfy.model_patcher import CoreModelPatcher
 from torch import nn
 
+from ..ssd_core.heads.headmap import HeadMap
 from ..ssd_core.models.janus import Janus
 from ..ssd_core.models.placement import choose_dtype
 
@@ -31,6 +33,7 @@ class Held:
         weights = nn.Module()  # ComfyUI writes its own attributes onto what it moves
         weights.janus = self.model
         self.patcher = CoreModelPatcher(weights, load_device=self.device, offload_device=offload)
+        self.head_maps: dict[Hashable, HeadMap] = {}  # measured on it, by what they were measured on
 
     def on_device(self, needed: int) -> Janus:
         """The model, ready to draw, with `needed` bytes beside it free as far as others can make room."""

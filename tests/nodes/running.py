@@ -21,6 +21,8 @@ def run(node: Any, **given: Any) -> Any:
     """What comes of a node. A choice that is none of its options is dropped without a word, as ComfyUI does."""
     passed = defaults(node) | given
     for own in node.define_schema().inputs:
-        if own.kind == "DynamicCombo" and passed[own.id][own.id] not in [option.key for option in own.options["options"]]:
-            del passed[own.id]
+        if own.kind == "DynamicCombo":
+            keys = [option.key for option in own.options["options"]]
+            if passed[own.id][own.id] not in keys:
+                del passed[own.id]
     return node.execute(**passed)

@@ -35,7 +35,7 @@ class Case:
 
 def held(seed: int = 0, **sizes: Any) -> Any:
     model = tiny(**{"rows": 6, "columns": 4, "seed": seed} | sizes)
-    return SimpleNamespace(model=model, device=torch.device("cpu"), on_device=lambda needed: model)
+    return SimpleNamespace(model=model, device=torch.device("cpu"), on_device=lambda needed: model, head_maps={})
 
 
 def policy(comfy: Comfy, budget: str) -> Any:
