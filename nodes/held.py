@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from typing import Any
 
 import comfy.model_management as management
@@ -25,6 +24,7 @@ class Held:
         """Read the model at `path` to where ComfyUI keeps idle weights. Raises UserError as `ssd_core.load` does."""
         from ..ssd_core.models.checkpoint import load  # imports transformers, which takes seconds
 
+        self.head_maps: dict[tuple[str | int, ...], HeadMap] = {}  # measured on it, by what they were measured on
         self.device = management.get_torch_device()
         offload = management.unet_offload_device()
         dtype = choose_dtype(precision, self.device)
@@ -33,7 +33,6 @@ class Held:
         weights = nn.Module()  # ComfyUI writes its own attributes onto what it moves
         weights.janus = self.model
         self.patcher = CoreModelPatcher(weights, load_device=self.device, offload_device=offload)
-        self.head_maps: dict[Hashable, HeadMap] = {}  # measured on it, by what they were measured on
 
     def on_device(self, needed: int) -> Janus:
         """The model, ready to draw, with `needed` bytes beside it free as far as others can make room."""
