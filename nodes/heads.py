@@ -82,7 +82,7 @@ class Heads(io.ComfyNode):
     def measured(cls, model: Held, prompts: str, images: int, seed: int) -> HeadMap:
         """A map measured on prompts, one a line. The model remembers it, for tau and save_as to change at no cost."""
         texts = [line.strip() for line in prompts.splitlines() if line.strip()] or default_prompts(model.model.name)
-        measured_on = (*texts, images, seed)
+        measured_on: tuple[str | int, ...] = (*texts, images, seed)
         if measured_on in model.head_maps:
             return model.head_maps[measured_on]
         memory = plan(model.model, None, images, max(len(model.model.encode(text)) for text in texts))
