@@ -222,8 +222,8 @@ def test_a_preview_of_a_redrawing_shows_what_stays(comfy: SimpleNamespace, held:
 def test_measuring_heads_shows_progress_and_is_interrupted(comfy: SimpleNamespace, held: Any) -> None:
     measuring = {"source": "measure", "prompts": "ab\ncd", "images": 1, "seed": 0, "save_as": ""}
     run(comfy.nodes["SSDJanusHeads"], model=held, source=measuring)
-    assert [(value, total) for value, total, _ in stand_in.ProgressBar.told] == [(row, 12) for row in range(1, 13)]
     held.head_maps.clear()
+    assert [(value, total) for value, total, _ in stand_in.ProgressBar.told] == [(row, 12) for row in range(1, 13)]
     comfy.management.interrupt_after = 30
     with pytest.raises(stand_in.Interrupted):
         run(comfy.nodes["SSDJanusHeads"], model=held, source=measuring)
