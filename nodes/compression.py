@@ -6,8 +6,9 @@ from comfy_api.latest import io
 
 from ..ssd_core.heads import HeadMap
 from ..ssd_core.memory import plan
+from ..ssd_core.policies import METHODS
 from ..ssd_core.words import human, slots
-from .fields import options, policy_of
+from .fields import chosen, options, policy_of
 from .held import Held
 from .links import CATEGORY, HeadMaps, JanusModel, KVPolicy
 from .meter import shown
@@ -47,12 +48,18 @@ class Compression(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, method: dict[str, Any], head_map: HeadMap | None = None, model: Held | None = None, **_: Any
+        cls,
+        method: dict[str, Any] | None = None,
+        head_map: HeadMap | None = None,
+        model: Held | None = None,
+        **_: Any,
     ) -> io.NodeOutput:
-        given = method if head_map is None else method | {"head_map": head_map}
+        given = chosen(method, "method", METHODS)
+        if head_map is not None:
+            given = given | {"head_map": head_map}
         policy = policy_of(given)
-        if model is None:
-            return io.NodeOutput(policy)
+        if model is None:  # or what another policy took would stay in the node
+            return io.NodeOutput(policy, ui=shown(cls.hidden, {"memory": None}))
         memory = plan(model.model, policy)
         text = (
             f"{slots(memory)} slots a head\n"

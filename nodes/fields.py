@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any, get_type_hints
 
@@ -39,10 +39,20 @@ def widget(name: str, kinds: list[Any], default: Any, about: str) -> Any:
         if default is None:
             return io.Combo.Input(name, options=[OWN, YES, NO], default=OWN, tooltip=about)
         return io.Boolean.Input(name, default=default, tooltip=about)
+    if default is not None and kinds == [int]:
+        return io.Int.Input(name, default=default, min=0, max=LARGEST, tooltip=about)
     if default is None or float not in kinds or int in kinds:
         # numbers of several kinds, or none at all: text says which is meant
         return io.String.Input(name, default=OWN if default is None else str(default), tooltip=about)
     return io.Float.Input(name, default=default, min=0.0, max=float(LARGEST), step=0.01, tooltip=about)
+
+
+def chosen(choice: dict[str, Any] | None, name: str, keys: Iterable[str]) -> dict[str, Any]:
+    """What ComfyUI passes on of a choice between sets of widgets. Raises UserError where it passes on nothing, as it
+    does without a word for what is none of the keys: a slip of the pen, or a name that a newer version gave up."""
+    if choice is None:
+        raise UserError(f"The {name} is none of {', '.join(keys)}; choose one of them.")
+    return choice
 
 
 def policy_of(given: Mapping[str, Any]) -> Policy:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from hashlib import sha256
 from pathlib import Path
 
 import folder_paths
 
 from ..ssd_core.errors import UserError
-from ..ssd_core.heads.headmap import SHIPPED
+from ..ssd_core.heads.headmap import SHIPPED, HeadMap
 from .hub import REPOSITORIES
 
 EMBEDDED = "janus-shapes"
@@ -51,6 +52,19 @@ def path_of(name: str) -> str:
     return str(models[name])
 
 
+def fingerprint(path: Path | None) -> str:
+    """What changes when a model or a head map is replaced under its name: a digest of its files' sizes and times, and
+    nothing that would tell of the machine, as ComfyUI writes it into pictures. "" where there is no file."""
+    if path is None:
+        return ""
+    try:
+        files = sorted(path.iterdir()) if path.is_dir() else [path]
+        seen = [(str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files if file.is_file()]
+    except OSError:  # it goes while we look
+        return ""
+    return sha256(repr(seen).encode()).hexdigest() if seen else ""
+
+
 def maps() -> dict[str, Path]:
     """All head maps, by the names to show: those of the pack, and files of the user's."""
     known = {path.stem: path for path in sorted(SHIPPED.glob("*.safetensors"))}
@@ -68,11 +82,30 @@ def map_of(name: str) -> Path:
     return known[name]
 
 
-def new_map(name: str) -> Path:
-    """Where a head map of this name is to be kept. Raises UserError for what is no plain name, or taken."""
+def check_name(name: str) -> None:
+    """Raise UserError for what no head map can be kept by, so that no path leaves the folders."""
     if not re.fullmatch(r"\w[\w .-]*", name):
         raise UserError(f"A head map's name is letters, digits, spaces, dots and dashes, not {name!r}.")
-    path = Path(folder_paths.get_folder_paths(MAPS)[0]) / f"{name}.safetensors"
-    if path.exists():
-        raise UserError(f"There is a head map {path.name} already; choose another name or delete that file.")
-    return path
+
+
+def keep(head_map: HeadMap, name: str) -> None:
+    """Write a head map under a name that `check_name` lets pass, with the next number where that holds another map;
+    nothing is ever overwritten. A map that is there already is not written again."""
+    folder = Path(folder_paths.get_folder_paths(MAPS)[0])
+    folder.mkdir(parents=True, exist_ok=True)
+    path, number = folder / f"{name}.safetensors", 1
+    while path.exists():
+        if holds(path, head_map):
+            return
+        number += 1
+        path = folder / f"{name}-{number}.safetensors"
+    head_map.save(path)
+
+
+def holds(path: Path, head_map: HeadMap) -> bool:
+    """Whether a file is this very map."""
+    try:
+        kept = HeadMap.load(path)
+    except UserError:
+        return False
+    return kept.about == head_map.about and kept.share.equal(head_map.share)

@@ -13,6 +13,7 @@ from ..ssd_core.memory import plan
 from ..ssd_core.pictures import from_pil
 from ..ssd_core.policies import SSD
 from . import folders
+from .fields import chosen
 from .held import Held
 from .links import CATEGORY, HeadMaps, JanusModel
 
@@ -31,10 +32,7 @@ class Heads(io.ComfyNode):
             inputs=[
                 io.DynamicCombo.Input(
                     "source",
-                    options=[
-                        io.DynamicCombo.Option("measure", measuring()),
-                        io.DynamicCombo.Option("load", loading()),
-                    ],
+                    options=[io.DynamicCombo.Option(key, widgets()) for key, widgets in SOURCES.items()],
                     tooltip="measure draws pictures with the full cache and looks at the attention; load reads a file.",
                 ),
                 JanusModel.Input(
@@ -57,7 +55,15 @@ class Heads(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, source: dict[str, Any], tau: float, model: Held | None = None, **_: Any) -> io.NodeOutput:
+    def fingerprint_inputs(cls, source: dict[str, Any] | None = None, **_: Any) -> str:
+        """What the choice of a map stands for on the disk; ComfyUI tells no choice that comes over a link."""
+        return folders.fingerprint(folders.maps().get((source or {}).get("map") or ""))
+
+    @classmethod
+    def execute(
+        cls, tau: float, source: dict[str, Any] | None = None, model: Held | None = None, **_: Any
+    ) -> io.NodeOutput:
+        source = chosen(source, "source", SOURCES)
         if source["source"] == "load":
             head_map = HeadMap.load(folders.map_of(source["map"]))
             if model is not None:
@@ -65,14 +71,20 @@ class Heads(io.ComfyNode):
         elif model is None:
             raise UserError("To measure heads, connect a model; to read a map without one, choose load.")
         else:
-            head_map = cls.measured(model, source["prompts"], source["images"], source["seed"], source["save_as"])
+            if source["save_as"]:
+                folders.check_name(source["save_as"])
+            head_map = cls.measured(model, source["prompts"], source["images"], source["seed"])
+            if source["save_as"]:
+                folders.keep(head_map, source["save_as"])
         return io.NodeOutput(head_map, from_pil(draw(head_map, tau))[None])
 
     @classmethod
-    def measured(cls, model: Held, prompts: str, images: int, seed: int, save_as: str) -> HeadMap:
-        """A map measured on prompts, one a line, and kept as a file if that has a name."""
+    def measured(cls, model: Held, prompts: str, images: int, seed: int) -> HeadMap:
+        """A map measured on prompts, one a line. The model remembers it, for tau and save_as to change at no cost."""
         texts = [line.strip() for line in prompts.splitlines() if line.strip()] or default_prompts(model.model.name)
-        path = folders.new_map(save_as) if save_as else None
+        measured_on: tuple[str | int, ...] = (*texts, images, seed)
+        if measured_on in model.head_maps:
+            return model.head_maps[measured_on]
         memory = plan(model.model, None, images, max(len(model.model.encode(text)) for text in texts))
         bar = ProgressBar(1, node_id=cls.hidden.unique_id)
         head_map = measure(
@@ -83,9 +95,7 @@ class Heads(io.ComfyNode):
             on_progress=bar.update_absolute,
             check=management.throw_exception_if_processing_interrupted,
         )
-        if path:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            head_map.save(path)
+        model.head_maps[measured_on] = head_map
         return head_map
 
 
@@ -101,7 +111,10 @@ def measuring() -> list[io.Input]:
         io.Int.Input("images", default=1, min=1, max=64, tooltip="Pictures of each prompt, drawn at once."),
         io.Int.Input("seed", default=0, min=0, max=2**64 - 1, tooltip="The first picture's; each next has one more."),
         io.String.Input(
-            "save_as", default="", tooltip="A name to keep the map by, in models/janus/heads; empty keeps no file."
+            "save_as",
+            default="",
+            tooltip="A name to keep the map by, in models/janus/heads; a number is added where that holds another map. "
+            "Empty keeps no file.",
         ),
     ]
 
@@ -117,3 +130,6 @@ def loading() -> list[io.Input]:
             tooltip="Maps that come with the pack, and .safetensors files in models/janus/heads.",
         )
     ]
+
+
+SOURCES = {"measure": measuring, "load": loading}

@@ -7,6 +7,7 @@ import torch
 from comfy.model_patcher import CoreModelPatcher
 from torch import nn
 
+from ..ssd_core.heads.headmap import HeadMap
 from ..ssd_core.models.janus import Janus
 from ..ssd_core.models.placement import choose_dtype
 from . import layers
@@ -19,6 +20,7 @@ class Held:
         """Read the model at `path` to where ComfyUI keeps idle weights. Raises UserError as `ssd_core.load` does."""
         from ..ssd_core.models.checkpoint import load  # imports transformers, which takes seconds
 
+        self.head_maps: dict[tuple[str | int, ...], HeadMap] = {}  # measured on it, by what they were measured on
         self.device = management.get_torch_device()
         offload = management.unet_offload_device()
         dtype = choose_dtype(precision, self.device)

@@ -45,6 +45,11 @@ class Load(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, model: str | None = None, **_: Any) -> str:
+        """What the choice of a model stands for on the disk; ComfyUI tells no choice that comes over a link."""
+        return folders.fingerprint(folders.found().get(model or ""))
+
+    @classmethod
     def execute(cls, model: str, precision: str, **_: Any) -> io.NodeOutput:
         path = cls.fetched(folders.DOWNLOADS[model]) if model in folders.DOWNLOADS else folders.path_of(model)
         return io.NodeOutput(Held(path, precision))

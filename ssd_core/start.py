@@ -29,7 +29,7 @@ def kept_tokens(geometry: Geometry, start: Tensor | None, keep: Tensor | None, i
             f"keep is a table of bool, [{geometry.tokens}] or [{images}, {geometry.tokens}], "
             f"not {keep.dtype} {list(keep.shape)}."
         )
-    for name, own in (("start", start), ("keep", keep.reshape(-1, geometry.tokens))):
+    for name, own in (("start", start), ("The mask of what stays", keep.reshape(-1, geometry.tokens))):
         if len(own) not in (1, images):
             raise UserError(f"{name} is for {len(own)} images, but {images} are drawn; give one for all, or {images}.")
     start, keep = start.expand(images, -1), keep.expand(images, -1)
@@ -55,14 +55,20 @@ def keep_of(geometry: Geometry, rows: int = 0, mask: Tensor | None = None) -> Te
     mask: float [height, width] or [n, height, width] over the picture, of any size: a token is redrawn if a pixel of
         its cell is 0.5 or more. Of another shape than the picture's, its centre counts, as in `encode`.
 
-    Returns bool [grid tokens], or [n, grid tokens] where there is a mask. Raises UserError for what does not fit.
+    Returns bool [grid tokens], or [n, grid tokens] where there is a mask. Raises UserError for what does not fit, and
+    where nothing would be drawn, or nothing stay.
     """
-    if not 0 <= rows <= geometry.rows:
+    if not 0 <= rows < geometry.rows:
         raise UserError(
-            f"A picture has {geometry.rows} rows of tokens, so 0 to {geometry.rows} can be kept, not {rows}."
+            f"A picture has {geometry.rows} rows of tokens, so 0 to {geometry.rows - 1} can be kept, not {rows}."
         )
     first = torch.arange(geometry.tokens) < rows * geometry.columns
-    return first if mask is None else first | ~painted(geometry, mask)
+    keep = first if mask is None else first | ~painted(geometry, mask)
+    if keep.all():
+        raise UserError("All of the picture stays, so nothing is left to draw; paint the mask, or keep fewer rows.")
+    if not keep.any():
+        raise UserError("Nothing of the picture stays, so it has no effect; keep some rows, or paint less of the mask.")
+    return keep
 
 
 def painted(geometry: Geometry, mask: Tensor) -> Tensor:

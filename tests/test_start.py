@@ -14,6 +14,7 @@ from ssd_core import SSD, Full, Policy, UserError, Window, generate, keep_of, lo
 from ssd_core.loop import GREY
 from ssd_core.models.base import Geometry
 from ssd_core.sampling import Sampling
+from ssd_core.start import painted
 from ssd_core.tokens import UNDRAWN
 from tests.table import WARM, check_sentence, each_policy, model_of
 from tests.tiny import TinyModel, random_map
@@ -34,7 +35,7 @@ def other() -> Tensor:
 @pytest.mark.parametrize("rows", [0, 1, 2, 3])
 def test_keeping_a_picture_s_own_first_rows_draws_it_again(policy: Policy, rows: int) -> None:
     plain = draw(policy)
-    assert draw(policy, start=plain, keep=keep_of(model_of().geometry, rows)).equal(plain)
+    assert draw(policy, start=plain, keep=torch.arange(12) < 4 * rows).equal(plain)
 
 
 @each_policy
@@ -49,7 +50,7 @@ def test_what_is_kept_stays_and_decides_what_follows(policy: Policy) -> None:
 def test_everything_kept_is_the_start_and_nothing_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "feed", lambda *_: pytest.fail("fed"))
     monkeypatch.setattr(loop, "step", lambda *_: pytest.fail("drew"))
-    result = generate(model_of(), ["ab"], start=other(), keep=keep_of(model_of().geometry, 3), **USUAL)
+    result = generate(model_of(), ["ab"], start=other(), keep=torch.ones(12, dtype=torch.bool), **USUAL)
     assert result.tokens.equal(other())
     assert result.images.equal(model_of().decode_image(other()))
     assert (result.drawn, result.tokens_per_second) == (0, 0.0)
@@ -142,7 +143,7 @@ def test_what_is_kept_is_there_though_the_drawing_stops_before_it() -> None:
         ({"keep": torch.ones(12)}, "bool"),
         ({"keep": torch.ones(11, dtype=torch.bool)}, "bool"),
         ({"keep": torch.ones(1, 1, 12, dtype=torch.bool)}, "bool"),
-        ({"keep": torch.ones(3, 12, dtype=torch.bool)}, "keep is for 3 images, but 2"),
+        ({"keep": torch.ones(3, 12, dtype=torch.bool)}, "mask of what stays is for 3 images, but 2"),
     ],
 )
 def test_what_no_picture_can_begin_with_is_refused(given: dict[str, Any], about: str) -> None:
@@ -155,16 +156,36 @@ def test_what_no_picture_can_begin_with_is_refused(given: dict[str, Any], about:
 GEOMETRY = Geometry(1, 1, 1, 8, rows=3, columns=4, codebook=20)
 
 
-@pytest.mark.parametrize("rows", [0, 1, 3])
+@pytest.mark.parametrize("rows", [1, 2])
 def test_the_first_rows_are_kept(rows: int) -> None:
     assert keep_of(GEOMETRY, rows).tolist() == [True] * 4 * rows + [False] * 4 * (3 - rows)
 
 
-@pytest.mark.parametrize("rows", [-1, 4])
-def test_more_rows_than_there_are_cannot_be_kept(rows: int) -> None:
-    with pytest.raises(UserError, match="0 to 3 can be kept") as refusal:
+@pytest.mark.parametrize("rows", [-1, 3, 4])
+def test_no_less_than_no_row_and_not_every_row_can_be_kept(rows: int) -> None:
+    with pytest.raises(UserError, match=f"0 to 2 can be kept, not {rows}") as refusal:
         keep_of(GEOMETRY, rows)
     check_sentence(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "about"),
+    [
+        ({"mask": torch.zeros(64, 64)}, "nothing is left to draw"),
+        ({"rows": 2, "mask": torch.ones(6, 8) * (torch.arange(6) < 4)[:, None]}, "nothing is left to draw"),
+        ({}, "Nothing of the picture stays"),
+        ({"mask": torch.ones(2, 64, 64)}, "Nothing of the picture stays"),
+    ],
+)
+def test_a_start_that_is_all_or_nothing_is_refused(given: dict[str, Any], about: str) -> None:
+    with pytest.raises(UserError, match=about) as refusal:
+        keep_of(GEOMETRY, **given)
+    check_sentence(refusal.value)
+
+
+def test_one_image_of_several_may_be_left_alone() -> None:
+    keep = keep_of(GEOMETRY, mask=torch.stack([torch.zeros(6, 8), torch.ones(6, 8)]))
+    assert keep.all(1).tolist() == [True, False]
 
 
 @pytest.mark.parametrize(("height", "width"), [(6, 8), (30, 40), (3, 4), (31, 41)])
@@ -174,7 +195,7 @@ def test_one_pixel_of_a_mask_has_its_cell_redrawn(height: int, width: int) -> No
     [keep] = keep_of(GEOMETRY, mask=mask)
     assert (~keep).nonzero().flatten().tolist() == [7]
     mask[height // 2, width - 1] = 0.4
-    assert keep_of(GEOMETRY, mask=mask).all()
+    assert not painted(GEOMETRY, mask).any()
 
 
 def test_every_cell_is_its_own_pixels_and_rows_are_kept_beside_a_mask() -> None:
@@ -191,8 +212,8 @@ def test_of_a_mask_of_another_shape_the_centre_counts() -> None:
     wide, high = torch.zeros(6, 20), torch.zeros(16, 8)
     wide[:, :6] = wide[:, 14:] = 1
     high[:5] = high[11:] = 1
-    assert keep_of(GEOMETRY, mask=wide).all()
-    assert keep_of(GEOMETRY, mask=high).all()
+    assert not painted(GEOMETRY, wide).any()
+    assert not painted(GEOMETRY, high).any()
     wide[0, 6] = high[10, 7] = 1
     assert (~keep_of(GEOMETRY, mask=wide)).nonzero().tolist() == [[0, 0]]
     assert (~keep_of(GEOMETRY, mask=high)).nonzero().tolist() == [[0, 11]]

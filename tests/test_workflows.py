@@ -89,7 +89,7 @@ def test_comfy_cli_finds_nothing_wrong(every: dict[str, Any], name: str, tmp_pat
 @pytest.mark.parametrize(
     ("kind", "own", "value", "said"),
     [
-        ("SSDJanusCompression", "method", "sdd", "none of"),
+        ("SSDJanusCompression", "method", "sdd", "dropped in silence"),
         ("SSDJanusCompression", "method.bugdet", "0.2", "no input method.bugdet"),
         ("SSDJanusCompression", "method.pin_prompt", "maybe", "none of"),
         ("SSDJanusSampler", "seed", "x", "takes INT"),

@@ -31,9 +31,7 @@ class HeadMap:
     def __post_init__(self) -> None:
         share = self.share
         if share.ndim != 2 or share.numel() == 0 or not ((share >= 0) & (share <= 1)).all():
-            raise UserError(
-                "A head map is a table [layers, heads] of shares in 0..1; measure one with 'ssd-janus heads'."
-            )
+            raise UserError("A head map is a table [layers, heads] of shares in 0..1; measure the heads anew.")
 
     def check(self, geometry: Geometry) -> None:
         """Raise UserError unless the map was made for a model of this many layers and heads."""
@@ -41,7 +39,7 @@ class HeadMap:
             layers, heads = self.share.shape
             raise UserError(
                 f"The head map describes {layers} layers x {heads} heads, but the model has {geometry.layers} x "
-                f"{geometry.heads}; measure one for this model with 'ssd-janus heads'."
+                f"{geometry.heads}; measure one for this model."
             )
 
     def semantic(self, tau: float, geometry: Geometry) -> Tensor:
@@ -61,7 +59,7 @@ class HeadMap:
         except FileNotFoundError:
             raise UserError(f"There is no head map at {path}.") from None
         except (SafetensorError, KeyError, OSError, json.JSONDecodeError):
-            raise UserError(f"{path} is not a head map; make one with 'ssd-janus heads --save FILE'.") from None
+            raise UserError(f"{path} is not a head map; choose another file, or measure a map and keep it.") from None
 
 
 def check_tau(tau: float) -> None:
@@ -81,6 +79,6 @@ def default_map(name: str, geometry: Geometry) -> HeadMap:
         if (*head_map.share.shape, int(head_map.about["head_dim"])) == sizes:
             return head_map
     raise UserError(
-        f"No head map is known for {name} ({geometry.layers} layers x {geometry.heads} heads); measure one with "
-        "'ssd-janus heads --save FILE' and give it with --head-map FILE."
+        f"No head map is known for {name} ({geometry.layers} layers x {geometry.heads} heads); measure its "
+        "heads and give the map as head_map."
     )

@@ -22,7 +22,7 @@ class SSD(RankingPolicy):
     keep the last row and one token more; what they leave of the budget goes to the semantic heads, which keep the
     tokens with the largest attention so far.
 
-    budget: mean slots per head, a share of prompt + image (float) or a count (int).
+    budget: mean slots per head, a share of prompt + image such as 0.2 or a count of tokens such as 115.
     refresh: tokens between two rankings, or 'row' (the paper's row buffer; here it takes no memory beyond the budget).
     tau: where semantic begins.
     recent: newest tokens a semantic head never drops; a row + 1 unless given.

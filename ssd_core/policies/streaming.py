@@ -12,7 +12,7 @@ from .base import Keep, Policy, check_budget, slots_of, uniform
 class StreamingLLM(Policy):
     """Every head keeps the first tokens, attention sinks, and the newest (arXiv 2309.17453).
 
-    budget: slots per head, a share of prompt + image (float) or a count (int).
+    budget: mean slots per head, a share of prompt + image such as 0.2 or a count of tokens such as 115.
     sinks: how many first tokens; the rest of the prompt ages out like any other token.
     """
 

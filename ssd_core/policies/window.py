@@ -11,8 +11,8 @@ from .base import Keep, Policy, check_budget, slots_of, uniform
 class Window(Policy):
     """Every head keeps the newest tokens and, unless `pin_prompt` is off, the prompt.
 
-    budget: slots per head, a share of prompt + image (float) or a count (int).
-    pin_prompt: whether the prompt is never dropped.
+    budget: mean slots per head, a share of prompt + image such as 0.2 or a count of tokens such as 115.
+    pin_prompt: whether the prompt is never dropped; on unless given.
     """
 
     budget: int | float = 0.2

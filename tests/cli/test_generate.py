@@ -171,6 +171,13 @@ def test_a_picture_is_gone_on_with_and_redrawn_under_a_mask(terminal: Terminal) 
     assert all(own[:15] == [7] * 15 for own in both)
 
 
+def test_a_start_that_is_all_or_nothing_is_refused(terminal: Terminal) -> None:
+    start = paint_file("start.png", np.zeros((24, 24, 3), np.uint8))
+    for grey, word in ((0, "nothing is left to draw"), (255, "Nothing of the picture stays")):
+        mask = paint_file("mask.png", np.full((8, 8), grey, np.uint8))
+        assert word in terminal.refusal("generate", "ab", *METHOD["full"], "--start", start, "--mask", mask)
+
+
 @pytest.mark.parametrize(
     ("args", "word"),
     [

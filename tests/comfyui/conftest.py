@@ -9,12 +9,13 @@ from tests.comfyui.checkpoints import write_broken, write_heavy
 from tests.comfyui.server import Server, checkout
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A real ComfyUI with the pack, and checkpoints among its models that are broken, or large."""
-    comfyui = checkout()
+@pytest.fixture(scope="session", params=["COMFYUI_PATH", "COMFYUI_OLDEST_PATH"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A real ComfyUI with the pack, and checkpoints among its models that are broken, or large: the one at hand, and
+    the oldest that pyproject.toml promises to work with."""
+    comfyui = checkout(request.param)
     if comfyui is None:
-        pytest.skip("COMFYUI_PATH names no ComfyUI to start (and COMFYUI_PYTHON its Python)")
+        pytest.skip(f"{request.param} names no ComfyUI to start (and COMFYUI_PYTHON its Python)")
     folder: Path = tmp_path_factory.mktemp("comfyui")
     write_broken(folder / "models" / "janus" / "broken")
     write_heavy(folder / "models" / "janus" / "heavy")

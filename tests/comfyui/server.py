@@ -33,9 +33,9 @@ PREVIEW_IMAGE = 1  # what a binary message begins with, and then four bytes of f
 Prompt = dict[str, dict[str, Any]]
 
 
-def checkout() -> Path | None:
-    """The ComfyUI to test with: the environment's COMFYUI_PATH."""
-    path = os.environ.get("COMFYUI_PATH")
+def checkout(variable: str = "COMFYUI_PATH") -> Path | None:
+    """The ComfyUI to test with, which a variable of the environment names."""
+    path = os.environ.get(variable)
     return Path(path) if path else None
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +13,8 @@ import numpy as np
 import pytest
 
 from ssd_core.evaluate.shapes import judge
+from ssd_core.heads.headmap import SHIPPED
+from ssd_core.models.checkpoint.files import find
 from tests import workflows
 from tests.comfyui.checkpoints import HEAVY_BYTES
 from tests.comfyui.server import NAME, Run, Server
@@ -174,6 +178,7 @@ def test_unloading_models_frees_them(server: Server) -> None:
     [
         ("SSDJanusLoad", {"model": "broken"}, "model.safetensors"),
         ("SSDJanusCompression", {"method.budget": "much"}, "budget takes"),
+        ("SSDJanusCompression", {"method": "sdd"}, "none of full, window, streaming, ssd"),
         ("SSDJanusSampler", {"guidance": 1.0, "negative": "a ring"}, "negative prompt works through guidance"),
     ],
 )
@@ -189,6 +194,30 @@ def test_a_mistake_is_told_and_the_server_lives_on(
     assert run.end[1]["exception_type"].endswith("UserError")
     assert said in run.end[1]["exception_message"]
     succeeded(server.run(drawing(seed=6)))
+
+
+def test_files_replaced_under_their_names_are_read_anew(server: Server) -> None:
+    folder = server.folder / "models" / "janus"
+    shutil.copytree(find("janus-shapes"), folder / "own")
+    (folder / "heads").mkdir(exist_ok=True)
+    shutil.copy(SHIPPED / "janus-shapes.safetensors", folder / "heads" / "own.safetensors")
+    prompt = {
+        "1": {"class_type": "SSDJanusLoad", "inputs": {"model": "own", "precision": "auto"}},
+        "2": {"class_type": "SSDJanusPlan", "inputs": {"model": ["1", 0], "images": 1, "vram": 1.0}},
+        "3": {"class_type": "SSDJanusHeads", "inputs": {"source": "load", "source.map": "own.safetensors", "tau": 0.3}},
+        "4": {"class_type": "PreviewImage", "inputs": {"images": ["3", 1]}},
+    }
+
+    def kept() -> set[str]:
+        """The nodes that did not run again."""
+        return {name for data in succeeded(server.run(prompt)).told("execution_cached") for name in data["nodes"]}
+
+    assert kept() == set()
+    assert kept() == {*prompt}
+    os.utime(folder / "own" / "config.json", ns=(0, 1))
+    assert kept() == {"3", "4"}
+    os.utime(folder / "heads" / "own.safetensors", ns=(0, 1))
+    assert kept() == {"1", "2"}
 
 
 def test_nothing_outside_the_folders_is_loaded(server: Server) -> None:

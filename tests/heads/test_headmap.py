@@ -18,6 +18,7 @@ from ssd_core.models.base import Geometry
 from ssd_core.prompts import prompt_rows
 from ssd_core.sampling import Sampling
 from tests.naive import naive_tokens
+from tests.table import check_sentence
 from tests.tiny import random_map, tiny
 
 JANUS_1B = Geometry(layers=24, heads=16, kv_heads=16, head_dim=128, rows=24, columns=24, codebook=16384)
@@ -73,6 +74,23 @@ def test_a_map_of_another_size_is_refused(sizes: tuple[int, int]) -> None:
     model = tiny(layers=2, heads=4)
     with pytest.raises(UserError, match=f"{sizes[0]} layers x {sizes[1]} heads, but the model has 2 x 4"):
         SSD(head_map=HeadMap(torch.zeros(sizes))).fit(model)
+
+
+def test_refusals_hold_for_the_nodes_as_for_the_command_line(tmp_path: Path) -> None:
+    geometry, notes = tiny().geometry, tmp_path / "notes"
+    notes.write_text("no map")
+    for refused in (
+        lambda: HeadMap(torch.zeros(4)),
+        lambda: HeadMap(torch.zeros(9, 9)).check(geometry),
+        lambda: HeadMap.load(notes),
+        lambda: default_map("tiny", geometry),
+    ):
+        with pytest.raises(UserError) as refusal:
+            refused()
+        check_sentence(refusal.value)
+        assert "measure" in str(refusal.value)
+        assert "ssd-janus" not in str(refusal.value)
+        assert "--" not in str(refusal.value)
 
 
 @pytest.mark.parametrize("tau", [-0.1, 1.1, float("nan")])

@@ -43,4 +43,4 @@ def held(comfy: SimpleNamespace) -> Any:
     """A tiny model in the hands of the memory manager."""
     comfy.management.interrupt_after = None
     model = tiny(rows=6, columns=4)
-    return SimpleNamespace(model=model, device=torch.device("cpu"), on_device=lambda needed: model)
+    return SimpleNamespace(model=model, device=torch.device("cpu"), on_device=lambda needed: model, head_maps={})

@@ -64,7 +64,8 @@ def value_faults(value: Any, spec: list[Any]) -> Iterator[str]:
     choices = options_of(spec)
     if choices is not None:
         if value not in choices:
-            yield f"{value!r} is none of {choices}"
+            silent = ", and is dropped in silence" if kind == SPELT["DynamicCombo"] else ""
+            yield f"{value!r} is none of {choices}{silent}"
     elif kind not in KINDS:
         yield f"takes a link to {kind}, not {value!r}"
     elif not isinstance(value, KINDS[kind]) or (isinstance(value, bool) and kind != "BOOLEAN"):

@@ -18,4 +18,11 @@ def defaults(node: Any) -> dict[str, Any]:
 
 
 def run(node: Any, **given: Any) -> Any:
-    return node.execute(**(defaults(node) | given))
+    """What comes of a node. A choice that is none of its options is dropped without a word, as ComfyUI does."""
+    passed = defaults(node) | given
+    for own in node.define_schema().inputs:
+        if own.kind == "DynamicCombo":
+            keys = [option.key for option in own.options["options"]]
+            if passed[own.id][own.id] not in keys:
+                del passed[own.id]
+    return node.execute(**passed)

@@ -35,7 +35,7 @@ class Case:
 
 def held(seed: int = 0, **sizes: Any) -> Any:
     model = tiny(**{"rows": 6, "columns": 4, "seed": seed} | sizes)
-    return SimpleNamespace(model=model, device=torch.device("cpu"), on_device=lambda needed: model)
+    return SimpleNamespace(model=model, device=torch.device("cpu"), on_device=lambda needed: model, head_maps={})
 
 
 def policy(comfy: Comfy, budget: str) -> Any:
@@ -54,7 +54,7 @@ def compression(method: str) -> Inputs:
     widgets: dict[str, dict[str, Any]] = {
         "full": {},
         "window": {"budget": "30", "pin_prompt": True},
-        "streaming": {"budget": "0.5", "sinks": "4"},
+        "streaming": {"budget": "0.5", "sinks": 4},
         "ssd": {"budget": "0.5", "refresh": "row", "tau": 0.3},
     }
     return lambda _: {"method": {"method": method, **widgets[method]}}
@@ -111,11 +111,16 @@ CASES: dict[str, dict[str, list[Case]]] = {
         "precision": [Case(load, setting(precision="bf16"))],
     },
     "SSDJanusCompression": {
-        "method": [Case(compression("full"), compression("window"))],
+        "method": [
+            Case(compression("full"), compression("window")),
+            Case(
+                compression("full"), setting(method={"method": "sdd"}), "The method is none of full, window, streaming"
+            ),
+        ],
         "method.window.budget": [method("window", budget="9")],
         "method.window.pin_prompt": [method("window", pin_prompt=False)],
         "method.streaming.budget": [method("streaming", budget="9")],
-        "method.streaming.sinks": [method("streaming", sinks="2")],
+        "method.streaming.sinks": [method("streaming", sinks=2)],
         "method.ssd.budget": [method("ssd", budget="9")],
         "method.ssd.refresh": [method("ssd", refresh="2")],
         "method.ssd.tau": [method("ssd", tau=0.5)],
@@ -137,7 +142,10 @@ CASES: dict[str, dict[str, list[Case]]] = {
         ],
     },
     "SSDJanusHeads": {
-        "source": [Case(heads(), loaded("janus-pro-1b"), "The head map describes 24 layers x 16 heads")],
+        "source": [
+            Case(heads(), loaded("janus-pro-1b"), "The head map describes 24 layers x 16 heads"),
+            Case(heads(), setting(source={"source": "guess"}), "The source is none of measure, load"),
+        ],
         "source.measure.prompts": [Case(heads(), heads(prompts="cd\n\nef"))],
         "source.measure.images": [Case(heads(), heads(images=2))],
         "source.measure.seed": [Case(heads(), heads(seed=9))],
@@ -184,12 +192,13 @@ CASES: dict[str, dict[str, list[Case]]] = {
         ],
         "keep_rows": [
             Case(begun(), setting(keep_rows=2)),
-            Case(begun(), setting(keep_rows=7), "A picture has 6 rows of tokens, so 0 to 6 can be kept"),
+            Case(begun(), setting(keep_rows=6), "A picture has 6 rows of tokens, so 0 to 5 can be kept"),
             Case(sampler(), setting(keep_rows=2), "keep_rows and mask say what stays"),
         ],
         "mask": [
             Case(masked(2), masked(4)),
-            Case(begun(), setting(mask=torch.zeros(1, 6, 4))),
+            Case(masked(2), masked(0), "Nothing of the picture stays"),
+            Case(begun(), setting(mask=torch.zeros(1, 6, 4)), "All of the picture stays"),
             Case(sampler(), setting(mask=torch.zeros(1, 6, 4)), "keep_rows and mask say what stays"),
         ],
     },

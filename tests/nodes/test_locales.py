@@ -37,9 +37,9 @@ def words_of(node: dict[str, Any]) -> dict[str, Any]:
 
 
 def words(name: str, specs: list[Any]) -> dict[str, str]:
-    """An input's name, and its tooltip unless it has several."""
-    [tooltip, *others] = {options.get("tooltip", "") for _, options in specs}
-    return {"name": name} | ({"tooltip": tooltip} if tooltip and not others else {})
+    """An input's name and its tooltip. Methods that share a parameter say the same of it: there is one place for it."""
+    [tooltip] = {options["tooltip"] for _, options in specs}
+    return {"name": name, "tooltip": tooltip}
 
 
 def leaves(words: dict[str, Any], path: str = "") -> Iterator[tuple[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ssd_core.heads import HeadMap
 from ssd_core.loop import GREY
 from ssd_core.memory import decoding_bytes
 from ssd_core.policies import METHODS
@@ -19,7 +21,7 @@ from ssd_core.words import human
 from tests.nodes import stand_in
 from tests.nodes.running import run
 from tests.table import check_sentence
-from tests.tiny import TinyModel
+from tests.tiny import TinyModel, random_map
 
 
 def test_nodes_say_what_they_are(comfy: SimpleNamespace) -> None:
@@ -84,6 +86,14 @@ def test_a_method_s_widgets_hold_its_own_defaults(comfy: SimpleNamespace, method
     assert {name: getattr(policy, name) for name in given} == {name: getattr(own, name) for name in given}
 
 
+def test_a_count_is_a_number_and_what_may_be_a_share_or_a_word_is_text(comfy: SimpleNamespace) -> None:
+    [method] = [own for own in comfy.nodes["SSDJanusCompression"].define_schema().inputs if own.id == "method"]
+    widgets = {own.id: own for option in method.options["options"] for own in option.inputs}
+    assert widgets["sinks"].kind == "Int"
+    assert widgets["sinks"].options["min"] == 0
+    assert {widgets[name].kind for name in ("budget", "refresh", "recent", "half_life")} == {"String"}
+
+
 @pytest.mark.parametrize(
     ("name", "text", "value"),
     [
@@ -118,7 +128,8 @@ def window(comfy: SimpleNamespace, budget: str = "9") -> Any:
 
 def test_compression_shows_slots_and_bytes(comfy: SimpleNamespace, held: Any) -> None:
     node = comfy.nodes["SSDJanusCompression"]
-    assert node.execute({"method": "window", "budget": "30"}).ui is None
+    alone = node.execute({"method": "window", "budget": "30"}).ui
+    assert alone == {"ssd_janus": [{"workflow": "a graph", "memory": None}]}
     shown = node.execute({"method": "window", "budget": "30"}, model=held).ui["text"][0]
     assert "30 slots a head" in shown
     assert f"{2 * 2 * 4 * 30 * 8 * 2 * 4 / 1024:.3g} KiB for a picture" in shown
@@ -297,6 +308,7 @@ def test_a_preview_of_a_redrawing_shows_what_stays(comfy: SimpleNamespace, held:
 def test_measuring_heads_shows_progress_and_is_interrupted(comfy: SimpleNamespace, held: Any) -> None:
     measuring = {"source": "measure", "prompts": "ab\ncd", "images": 1, "seed": 0, "save_as": ""}
     run(comfy.nodes["SSDJanusHeads"], model=held, source=measuring)
+    held.head_maps.clear()
     assert [(value, total) for value, total, _ in stand_in.ProgressBar.told] == [(row, 12) for row in range(1, 13)]
     comfy.management.interrupt_after = 32  # prompts and pictures are looked at, too
     with pytest.raises(stand_in.Interrupted):
@@ -315,9 +327,78 @@ def test_a_head_map_is_kept_and_loaded_and_never_overwritten(comfy: SimpleNamesp
     assert "kept.safetensors" in choice.options["options"]
     loaded = run(node, model=held, source={"source": "load", "map": "kept.safetensors"}).args[0]
     assert loaded.share.equal(head_map.share)
-    with pytest.raises(Exception, match=r"There is a head map kept\.safetensors already"):
-        run(node, model=held, source=measuring)
     assert "heads" not in comfy.nodes["SSDJanusLoad"].define_schema().inputs[0].options["options"]
+
+
+def test_another_map_of_the_same_name_gets_a_number(comfy: SimpleNamespace, held: Any, models: Path) -> None:
+    node, folder = comfy.nodes["SSDJanusHeads"], models / "janus" / "heads"
+    measuring = {"source": "measure", "prompts": "ab", "images": 1, "seed": 0, "save_as": "same"}
+    first = run(node, model=held, source=measuring).args[0]
+    (folder / "same-2.safetensors").write_text("notes")
+    second = run(node, model=held, source=measuring | {"seed": 1}).args[0]
+    for again in (0, 1):  # after a restart, when nothing is remembered
+        held.head_maps.clear()
+        run(node, model=held, source=measuring | {"seed": again})
+    assert sorted(path.name for path in folder.glob("same*")) == [
+        "same-2.safetensors",
+        "same-3.safetensors",
+        "same.safetensors",
+    ]
+    assert HeadMap.load(folder / "same.safetensors").share.equal(first.share)
+    assert (folder / "same-2.safetensors").read_text() == "notes"
+    assert HeadMap.load(folder / "same-3.safetensors").share.equal(second.share)
+
+
+def test_a_new_tau_is_drawn_and_nothing_measured_again(comfy: SimpleNamespace, held: Any, models: Path) -> None:
+    node = comfy.nodes["SSDJanusHeads"]
+    measuring = {"source": "measure", "prompts": "ab", "images": 1, "seed": 0, "save_as": ""}
+    head_map, image = run(node, model=held, source=measuring, tau=0.0).args
+    comfy.management.interrupt_after = 0
+    again, other = run(node, model=held, source=measuring | {"save_as": "later"}, tau=1.0).args
+    assert again is head_map
+    assert not other.equal(image)
+    assert (models / "janus" / "heads" / "later.safetensors").is_file()
+    for change in ({"prompts": "cd"}, {"images": 2}, {"seed": 1}):
+        with pytest.raises(stand_in.Interrupted):
+            run(node, model=held, source=measuring | change)
+
+
+def test_a_model_replaced_under_its_name_is_noticed(comfy: SimpleNamespace, models: Path) -> None:
+    load = comfy.nodes["SSDJanusLoad"]
+    for path in (models / "janus" / "mine-janus").iterdir():
+        check_replacing(load, path, model="mine-janus")
+    single = models / "janus" / "single.safetensors"
+    single.write_bytes(b"weights")
+    check_replacing(load, single, model="single.safetensors")
+    single.unlink()
+    for model in (None, "single.safetensors", "../secret", "janus-shapes", "download Janus-Pro-1B"):
+        assert load.fingerprint_inputs(model=model, precision=None) == ""
+
+
+def test_a_head_map_replaced_under_its_name_is_noticed(comfy: SimpleNamespace, held: Any, models: Path) -> None:
+    node = comfy.nodes["SSDJanusHeads"]
+    path = models / "janus" / "heads" / "own.safetensors"
+    path.parent.mkdir(exist_ok=True)
+    random_map(held.model.geometry).save(path)
+    check_replacing(node, path, source={"source": "load", "map": path.name}, tau=0.3, model=None)
+    for source in (None, {"source": "load", "map": None}, {"source": "load", "map": "../own"}, {"source": "measure"}):
+        assert node.fingerprint_inputs(source=source, tau=None, model=None) == ""
+
+
+def check_replacing(node: Any, path: Path, **given: Any) -> None:
+    """A file of another size or another time changes a node's fingerprint, and nothing else does."""
+    content, before = path.read_bytes(), path.stat()
+    seen = [node.fingerprint_inputs(**given), node.fingerprint_inputs(**given)]
+    os.utime(path, ns=(0, 1))
+    seen.append(node.fingerprint_inputs(**given))
+    path.write_bytes(content + b" ")
+    os.utime(path, ns=(0, 1))
+    seen.append(node.fingerprint_inputs(**given))
+    path.write_bytes(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert seen[0] == seen[1] == node.fingerprint_inputs(**given)
+    assert len({*seen}) == 3
+    assert not any(path.name in own for own in seen)  # ComfyUI writes them into pictures
 
 
 def test_tokens_become_pictures_and_tokens_again(comfy: SimpleNamespace, held: Any) -> None:
