@@ -9,16 +9,15 @@ export function rowsOf({ rows, memory }) {
 export function barsOf(figures) {
   const { memory, free_bytes } = figures;
   const bars = [
-    { part: "weights", label: "Weights", now: memory.weights_bytes },
+    { part: "weights", now: memory.weights_bytes },
     {
       part: "cache",
-      label: "Cache",
       now: memory.kv_bytes_by_row[rowsOf(figures)],
       reserved: memory.kv_bytes,
       full: memory.kv_bytes_full,
     },
-    { part: "decoder", label: "Picture decoder", now: memory.picture_bytes },
-    { part: "free", label: "Free", now: free_bytes },
+    { part: "decoder", now: memory.picture_bytes },
+    { part: "free", now: free_bytes },
   ];
   return bars.filter(({ now }) => now !== undefined && now !== null);
 }

@@ -21,3 +21,11 @@ export function nodeOf(id) {
   }
   return node;
 }
+
+/** All nodes, those in subgraphs too. */
+export function* nodes(graph = root()) {
+  for (const node of graph?.nodes ?? []) {
+    yield node;
+    if (node.subgraph) yield* nodes(node.subgraph);
+  }
+}

@@ -3,8 +3,9 @@
 import { api } from "/scripts/api.js";
 import { app } from "/scripts/app.js";
 import { Meter } from "./meter.js";
-import { graphId, nodeOf } from "./graph.js";
+import { graphId, nodeOf, nodes } from "./graph.js";
 import { ONLY_PLANNED, WHOLE } from "./panel.js";
+import { graphOf } from "./runs.js";
 import { settings, whenSet } from "./settings.js";
 import { keep, kept } from "./store.js";
 
@@ -12,37 +13,41 @@ const EVENT = "ssd-janus.meter";
 const FIGURES = "ssd_janus"; // in what a node shows, see nodes/meter.py
 const PARTS = { SSDJanusSampler: WHOLE, SSDJanusReadout: WHOLE, SSDJanusCompression: ONLY_PLANNED };
 
-const meters = new Map(); // of the nodes that are there
-let cached = new Set(); // nodes of the run that ComfyUI need not execute again
+const meters = new WeakMap(); // of nodes: those that are copied have a model that never comes into a graph nor leaves it
 
 function meterOf(id) {
   return meters.get(nodeOf(id));
 }
 
-/** Whether figures are of the graph on the screen; node ids are the same in many graphs. */
-function isHere(workflow) {
-  return !workflow || workflow === graphId();
+function forEachMeter(act) {
+  for (const node of nodes()) if (meters.has(node)) act(meters.get(node));
 }
 
-function onDrawing({ detail }) {
-  if (isHere(detail.workflow)) meterOf(detail.node)?.drawing(detail);
+function onDrawing({ node, workflow, ...figures }) {
+  if (!workflow || workflow === graphId()) meterOf(node)?.drawing(figures);
 }
 
-function onExecuted({ detail }) {
-  const [figures] = detail.output?.[FIGURES] ?? [];
+function onExecuting(id, graph) {
+  if (id && graph && graph === graphId()) meterOf(id)?.begin();
+}
+
+function onExecuted({ node, display_node, output }, graph) {
+  const [figures] = output?.[FIGURES] ?? [];
   if (!figures) return;
-  const id = detail.display_node ?? detail.node;
-  // what ComfyUI kept may come of another graph with the same nodes
-  const graph = (!cached.has(detail.node) && figures.workflow) || graphId();
-  keep(graph, id, figures);
-  if (isHere(graph)) meterOf(id)?.done(figures);
+  const id = display_node ?? node;
+  const own = graph ?? figures.workflow ?? graphId(); // what ComfyUI had kept tells of the graph that it was made for
+  keep(own, id, figures);
+  if (own === graphId()) meterOf(id)?.done(figures);
 }
 
 /** A run ended: what has not come to its report by now never will. */
-function onEnd(how) {
-  return () => {
-    for (const meter of meters.values()) meter.stop(how);
-  };
+function onEnd(note) {
+  return () => forEachMeter((meter) => meter.stop(note));
+}
+
+/** Hear an event, with the graph of its run; none is heard before one that came earlier. */
+function hear(event, listener) {
+  api.addEventListener(event, async ({ detail }) => listener(detail, await graphOf(detail?.prompt_id)));
 }
 
 app.registerExtension({
@@ -54,27 +59,20 @@ app.registerExtension({
     style.rel = "stylesheet";
     style.href = new URL("./meter.css", import.meta.url).href;
     document.head.append(style);
-    api.addEventListener(EVENT, onDrawing);
-    api.addEventListener("execution_cached", ({ detail }) => (cached = new Set(detail.nodes)));
-    api.addEventListener("executed", onExecuted);
-    api.addEventListener("execution_success", onEnd(""));
-    api.addEventListener("execution_error", onEnd("The last run stopped with an error."));
-    api.addEventListener("execution_interrupted", onEnd("The last run was interrupted."));
-    whenSet(() => {
-      for (const meter of meters.values()) meter.follow();
-    });
+    api.addEventListener("execution_start", ({ detail }) => graphOf(detail.prompt_id));
+    hear("executing", onExecuting);
+    hear(EVENT, onDrawing);
+    hear("executed", onExecuted);
+    hear("execution_success", onEnd("nothingYet"));
+    hear("execution_error", onEnd("failed"));
+    hear("execution_interrupted", onEnd("interrupted"));
+    hear("reconnecting", onEnd("lost"));
+    whenSet(() => forEachMeter((meter) => meter.follow()));
   },
 
   nodeCreated(node) {
     const parts = PARTS[node.comfyClass];
-    if (!parts) return;
-    meters.set(node, new Meter(node, parts));
-    const removed = node.onRemoved;
-    node.onRemoved = function (...given) {
-      meters.get(node)?.remove();
-      meters.delete(node);
-      return removed?.apply(this, given);
-    };
+    if (parts) meters.set(node, new Meter(node, parts));
   },
 
   /** After a reload, or when its tab is opened again, a graph shows its last report. */

@@ -2,17 +2,18 @@
 
 import { Panel } from "./panel.js";
 import { isShown, milliseconds } from "./settings.js";
+import { texts } from "./texts.js";
 
-const NOTHING_YET = "Figures come with the next run.";
 const LEAST_WIDTH = 340;
+const BRIEF = 100; // milliseconds: what takes less is not announced
 
 export class Meter {
   constructor(node, parts) {
     this.node = node;
     this.parts = parts;
     this.figures = null; // the last that came
-    this.isDrawing = false;
-    this.note = NOTHING_YET;
+    this.isRunning = false;
+    this.note = "nothingYet"; // why there are no figures, a name in texts.js
     this.painted = -Infinity; // when
     this.follow();
   }
@@ -40,40 +41,48 @@ export class Meter {
   }
 
   remove() {
-    clearTimeout(this.timer);
-    this.timer = undefined;
     const { node, widget } = this;
     this.panel = this.widget = undefined;
-    if (widget && node.widgets?.includes(widget)) {
-      node.removeWidget(widget);
-      node.setSize([node.size[0], node.computeSize()[1]]);
-    }
+    node.removeWidget(widget);
+    node.setSize([node.size[0], node.computeSize()[1]]);
+  }
+
+  /** A run comes to the node: what is shown is of an earlier one. */
+  begin() {
+    this.figures = null;
+    this.isRunning = true;
+    this.note = this.parts.begins;
+    this.paintIn(BRIEF);
   }
 
   /** Show the figures of a drawing that goes on. */
   drawing(figures) {
-    const begins = !this.isDrawing;
+    const isFirst = !this.isRunning || !this.figures;
     this.figures = figures;
-    this.isDrawing = true;
-    const wait = this.painted + milliseconds() - performance.now();
-    if (begins || wait <= 0) this.paint();
-    else this.timer ??= setTimeout(() => this.paint(), wait);
+    this.isRunning = true;
+    this.paintIn(isFirst ? 0 : this.painted + milliseconds() - performance.now());
   }
 
-  /** Show the figures of a drawing that is finished. */
+  /** Show the figures that a node came to; a plan without a model has none. */
   done(figures) {
     this.figures = figures;
-    this.isDrawing = false;
+    this.isRunning = false;
+    if (figures?.memory === null) this.note = "noModel";
     this.paint();
   }
 
-  /** Show nothing where a drawing ended without a report. */
+  /** Show nothing where a run ended without figures. */
   stop(note) {
-    if (!this.isDrawing) return;
+    if (!this.isRunning) return;
     this.figures = null;
-    this.isDrawing = false;
-    this.note = note || NOTHING_YET;
+    this.isRunning = false;
+    this.note = note;
     this.paint();
+  }
+
+  paintIn(wait) {
+    if (wait <= 0) this.paint();
+    else this.timer ??= setTimeout(() => this.paint(), wait);
   }
 
   paint() {
@@ -81,7 +90,12 @@ export class Meter {
     this.timer = undefined;
     this.painted = performance.now();
     if (!this.panel) return;
-    if (this.figures) this.panel.paint(this.figures, this.isDrawing);
-    else this.panel.clear(this.note);
+    if (!this.figures?.memory) return this.panel.clear(texts()[this.note], this.isRunning);
+    try {
+      this.panel.paint(this.figures, this.isRunning);
+    } catch (error) {
+      console.warn("ssd-janus: figures that cannot be shown:", error); // a browser keeps what other versions wrote
+      this.panel.clear(texts()[this.note], false);
+    }
   }
 }

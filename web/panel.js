@@ -1,12 +1,15 @@
 // What a meter shows: words, bars, and the two drawings.
 
-import { curve, heads } from "./draw.js";
+import { Bar } from "./bar.js";
+import { curve, heads, picture } from "./draw.js";
+import { element } from "./element.js";
 import { barsOf, rowsOf, scaleOf } from "./figures.js";
 import { areDecimal } from "./settings.js";
+import { language, texts } from "./texts.js";
 import { fold, human, saving, slots, state } from "./words.js";
 
-export const WHOLE = { bars: ["weights", "cache", "decoder", "free"], curve: true };
-export const ONLY_PLANNED = { bars: ["cache"], curve: false };
+export const WHOLE = { begins: "reading", bars: ["weights", "cache", "decoder", "free"], curve: true };
+export const ONLY_PLANNED = { begins: "planning", bars: ["cache"], curve: false };
 
 // as in meter.css
 const EDGES = 16;
@@ -14,103 +17,92 @@ const WORDS = 36;
 const BAR = 20;
 const DRAWINGS = 88;
 
-function element(name, className, ...children) {
-  const made = document.createElement(name);
-  made.className = className;
-  made.append(...children);
-  return made;
+const RUNNING = new Set(["begun", "drawing"]);
+
+/** A drawing and the words below it. */
+function figure(className) {
+  const made = { drawing: picture(), caption: element("figcaption", "") };
+  return { ...made, element: element("figure", className, made.drawing, made.caption) };
 }
 
+/** Its parts stay and are filled anew, so that a screen reader keeps its place in them. */
 export class Panel {
   constructor(parts) {
-    this.parts = parts;
     this.height = EDGES + WORDS + BAR * parts.bars.length + DRAWINGS; // pixels
     this.state = element("strong", "state");
     this.saving = element("span", "saving");
     this.fold = element("span", "fold");
-    this.bars = element("div", "bars");
-    this.drawings = element("div", "drawings");
-    this.spoken = element("p", "spoken"); // heard when a drawing begins or ends, not ten times a second
+    this.bars = new Map(parts.bars.map((part) => [part, new Bar(part)]));
+    this.figures = parts.curve ? { curve: figure("curve"), heads: figure("heads") } : { heads: figure("heads") };
+    this.spoken = element("p", "spoken"); // heard when a run begins or ends, not ten times a second
     this.spoken.role = "status";
     const words = element("div", "words", element("div", "lines", this.state, this.saving), this.fold);
-    this.element = element("div", "ssd-janus-meter", words, this.bars, this.drawings, this.spoken);
+    const bars = element("div", "bars", ...[...this.bars.values()].map((bar) => bar.element));
+    const drawings = element("div", "drawings", ...Object.values(this.figures).map((made) => made.element));
+    this.element = element("div", "ssd-janus-meter", words, bars, drawings, this.spoken);
     this.element.role = "group";
+    this.element.lang = language();
     this.element.tabIndex = 0;
   }
 
-  /** Say that there are no figures, and why. */
-  clear(note) {
-    this.element.ariaLabel = `KV memory. ${note}`;
-    this.become("empty", note);
+  /** Say why there are no figures. */
+  clear(note, isRunning) {
     this.state.textContent = note;
-    this.saving.textContent = this.fold.textContent = "";
-    this.bars.replaceChildren();
-    this.drawings.replaceChildren();
+    this.become(isRunning ? "begun" : "empty", note, texts().label(note));
   }
 
   paint(figures, isDrawing) {
     const { memory } = figures;
     const decimal = areDecimal();
+    const { drawing, label, less, saved, sentence } = texts();
     this.state.textContent = state(figures, isDrawing);
     this.saving.textContent = saving(memory, decimal);
-    this.fold.replaceChildren(`${fold(memory)}×`, element("small", "", "less"));
-    const saved = `${saving(memory, decimal)}, ${fold(memory)} times less`;
-    this.element.ariaLabel = `KV memory. ${this.state.textContent}. ${saved}.`;
-    const bars = barsOf(figures).filter(({ part }) => this.parts.bars.includes(part));
+    this.fold.replaceChildren(`${fold(memory)}×`, element("small", "", less));
+    this.paintBars(figures, decimal);
+    this.paintHeads(memory);
+    if (this.figures.curve) this.paintCurve(figures, decimal);
+    const saves = saved(this.saving.textContent, fold(memory));
+    const report = label(sentence(this.state.textContent), saves);
+    if (isDrawing) this.become("drawing", drawing, label(drawing, saves));
+    else this.become("done", report, report);
+  }
+
+  paintBars(figures, decimal) {
+    const bars = barsOf(figures).filter(({ part }) => this.bars.has(part));
     const scale = scaleOf(bars);
-    this.bars.replaceChildren(...bars.map((bar) => barOf(bar, scale, decimal)));
-    this.paintDrawings(figures, decimal);
-    if (isDrawing) this.become("drawing", "Drawing.");
-    else this.become("done", this.element.ariaLabel);
+    for (const [part, bar] of this.bars) {
+      const bytes = bars.find((own) => own.part === part);
+      bar.element.hidden = !bytes;
+      if (bytes) bar.paint(bytes, scale, decimal);
+    }
   }
 
-  paintDrawings(figures, decimal) {
+  paintHeads(memory) {
+    if (this.slots === JSON.stringify(memory.slots)) return;
+    this.slots = JSON.stringify(memory.slots);
+    const { drawing, caption } = this.figures.heads;
+    const counts = slots(memory);
+    heads(drawing, memory.slots, texts().slotsOf(memory.slots.length, memory.slots[0].length, counts));
+    caption.textContent = texts().slots(counts);
+  }
+
+  paintCurve(figures, decimal) {
     const { memory } = figures;
-    if (this.slots !== JSON.stringify(memory.slots)) {
-      this.slots = JSON.stringify(memory.slots);
-      const counts = slots(memory);
-      const about = `Slots of ${memory.slots.length} layers and ${memory.slots[0].length} heads: ${counts}.`;
-      const caption = element("figcaption", "", `Slots a head: ${counts}`);
-      this.map = element("figure", "heads", heads(memory.slots, about), caption);
-    }
-    const drawings = [this.map];
-    if (this.parts.curve) {
-      const rows = rowsOf(figures);
-      const own = human(memory.kv_bytes_by_row[rows], decimal);
-      const full = human(memory.kv_bytes_full_by_row[rows], decimal);
-      const about = `After ${rows} rows the cache holds ${own}, a full cache ${full}.`;
-      const caption = `${own}, full ${full}`;
-      drawings.unshift(element("figure", "curve", curve(memory, rows, about), element("figcaption", "", caption)));
-    }
-    this.drawings.replaceChildren(...drawings);
+    const rows = rowsOf(figures);
+    const own = human(memory.kv_bytes_by_row[rows], decimal);
+    const full = human(memory.kv_bytes_full_by_row[rows], decimal);
+    const { drawing, caption } = this.figures.curve;
+    curve(drawing, memory, rows, texts().sizesAfter(rows, own, full));
+    caption.textContent = texts().sizes(own, full);
   }
 
-  /** Change the state; what begins and ends with a drawing is spoken, what a page finds on opening is not. */
-  become(state, text) {
+  /** Change the state, and speak of it; what a page finds on opening is not spoken, nor what is done at once. */
+  become(state, said, label) {
     const { dataset } = this.element;
-    if (dataset.state !== state && (state === "drawing" || dataset.state === "drawing")) this.spoken.textContent = text;
+    const before = dataset.state;
     dataset.state = state;
+    this.element.ariaLabel = label; // it has no figures of a row, lest it is read anew at each where it has the focus
+    if (!before || before === state || (state === "done" && !RUNNING.has(before))) return;
+    this.spoken.textContent = said;
   }
-}
-
-/** A bar with its name and its figure. */
-function barOf({ part, label, now, reserved, full }, scale, decimal) {
-  const share = (bytes) => `${(100 * Math.min(1, bytes / scale)).toFixed(2)}%`;
-  const track = element("div", "track");
-  for (const [kind, bytes] of Object.entries({ full, reserved, now })) {
-    if (bytes === undefined) continue;
-    const fill = element("div", kind);
-    fill.style.width = share(bytes);
-    track.append(fill);
-  }
-  const figure = reserved === undefined ? human(now, decimal) : `${human(now, decimal)} of ${human(reserved, decimal)}`;
-  const bar = element("div", `bar ${part}`, element("span", "label", label), track, element("span", "figure", figure));
-  bar.role = "meter";
-  bar.ariaLabel = label;
-  bar.ariaValueMin = "0";
-  bar.ariaValueMax = `${Math.max(scale, now)}`;
-  bar.ariaValueNow = `${now}`;
-  bar.ariaValueText = full === undefined ? figure : `${figure}, ${human(full, decimal)} in full`;
-  if (now > scale) bar.classList.add("cut");
-  return bar;
 }

@@ -1,6 +1,6 @@
 // The last report of each node, kept over a reload. It stays out of the workflow, which it would mark as changed.
 
-const KEY = "ssd-janus.reports";
+const KEY = "ssd-janus.reports.1"; // with the number of their format
 const GRAPHS = 20; // the latest
 const NO_ID = "00000000-0000-0000-0000-000000000000"; // of a graph that was never loaded nor saved
 

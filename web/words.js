@@ -1,5 +1,7 @@
 // Figures in words.
 
+import { texts } from "./texts.js";
+
 const BINARY = ["B", "KiB", "MiB", "GiB"];
 const DECIMAL = ["B", "kB", "MB", "GB"];
 
@@ -24,20 +26,21 @@ export function fold(memory) {
 export function slots(memory) {
   const counts = memory.slots.flat();
   const [least, most] = [Math.min(...counts), Math.max(...counts)];
-  return least === most ? `${most}` : `${least} to ${most}`;
+  return least === most ? `${most}` : texts().range(least, most);
 }
 
 /** How far a drawing is, or that it is planned. */
 export function state({ rows, tokens_per_second, memory }, isDrawing) {
+  const { drawn, planned, row, speed } = texts();
   const grid = memory.kv_bytes_by_row.length - 1;
-  if (!isDrawing && tokens_per_second === undefined) return "Planned for 1 image";
-  const far = isDrawing ? `Row ${rows} of ${grid}` : `${grid} rows drawn`;
-  return tokens_per_second ? `${far} · ${Math.round(tokens_per_second)} tokens/s` : far;
+  if (!isDrawing && tokens_per_second === undefined) return planned;
+  const far = isDrawing ? row(rows, grid) : drawn(grid);
+  return tokens_per_second ? `${far} · ${speed(Math.round(tokens_per_second))}` : far;
 }
 
 /** What the cache saves. */
 export function saving(memory, decimal) {
+  const { fullCache, saving } = texts();
   const full = human(memory.kv_bytes_full, decimal);
-  if (memory.kv_bytes === memory.kv_bytes_full) return `Full cache of ${full}`;
-  return `${human(memory.kv_bytes, decimal)} of cache, in full ${full}`;
+  return memory.kv_bytes === memory.kv_bytes_full ? fullCache(full) : saving(human(memory.kv_bytes, decimal), full);
 }

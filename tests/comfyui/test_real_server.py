@@ -115,7 +115,8 @@ def test_the_browser_sees_the_picture_grow_and_the_memory(server: Server) -> Non
     server.forget()
     prompt = drawing()
     [sampler] = of_class(prompt, "SSDJanusSampler")
-    run = succeeded(server.run(prompt))
+    run = succeeded(server.run(prompt, {"id": "a graph"}))
+    assert server.get(f"/api/jobs/{run.prompt_id}")["workflow_id"] == "a graph"  # see web/runs.js
     first, last = (np.asarray(run.previews[place], np.float32) for place in (0, -1))
     below = first[len(first) // 2 :]
     assert below.std() < 2  # nothing is drawn there yet

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, Page, Playwright, Route
+from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, Route
 
 from tests.web.server import Server
 
@@ -38,11 +38,17 @@ class Tab:
         self.page.route(lambda address: not address.startswith((server.address, "ws://127.0.0.1")), self.refuse)
         self.errors: list[str] = []
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("console", self.hear)
         self.open()
 
     @staticmethod
     def refuse(route: Route) -> None:
         route.abort()
+
+    def hear(self, message: ConsoleMessage) -> None:
+        """The page catches what an extension throws, and writes it to the console."""
+        if message.type in ("error", "warning") and "ssd-janus" in f"{message.text} {message.location['url']}":
+            self.errors.append(message.text)
 
     def open(self) -> None:
         """Load the page, or load it again."""
@@ -51,6 +57,10 @@ class Tab:
 
     def load(self, graph: dict[str, Any]) -> None:
         self.page.evaluate("graph => app.loadGraphData(graph)", graph)
+
+    def choose(self, setting: str, value: Any) -> None:
+        """Change one of the page's settings."""
+        self.page.evaluate("([id, value]) => app.extensionManager.setting.set(id, value)", [setting, value])
 
     def meters(self, state: str | None = None) -> Any:
         """The meters on the screen, of one state or all."""

@@ -13,7 +13,8 @@ import pytest
 
 from tests.nodes import stand_in
 from tests.nodes.object_info import object_info
-from tests.web.recording import Message, record
+from tests.web.graphs import GRAPH, graph
+from tests.web.recording import PROMPT, Message, record
 
 ROOT = Path(__file__).parents[2]
 NEEDED = ("aiohttp", "comfyui_frontend_package", "playwright")
@@ -52,12 +53,13 @@ def server(nodes: dict[str, Any]) -> Iterator[Any]:
     assert frontend.origin is not None
     page = Path(frontend.origin).parent / "static"
     server = Server(page, ROOT / "web", core | own)
+    server.graphs[PROMPT["prompt_id"]] = GRAPH
     yield server
     server.close()
 
 
 @pytest.fixture(scope="package", params=RENDERERS)
-def tab(request: pytest.FixtureRequest, server: Any, run: list[Message]) -> Iterator[Any]:
+def window(request: pytest.FixtureRequest, server: Any, run: list[Message]) -> Iterator[Any]:
     """The page in a browser, drawn by each renderer. The run was recorded before: Playwright keeps this thread's event
     loop to itself."""
     from playwright.sync_api import sync_playwright
@@ -69,3 +71,19 @@ def tab(request: pytest.FixtureRequest, server: Any, run: list[Message]) -> Iter
         browser = launch(playwright)
         yield Tab(browser, server, request.param)
         browser.close()
+
+
+@pytest.fixture
+def tab(window: Any) -> Iterator[Any]:
+    """The page, which must report no error of the pack in a test."""
+    yield window
+    errors, window.errors = window.errors, []
+    assert errors == []
+
+
+@pytest.fixture
+def opened(tab: Any) -> Any:
+    """The page with the graph as one who never ran it sees it."""
+    tab.page.evaluate("localStorage.clear()")
+    tab.load(graph())
+    return tab

@@ -34,6 +34,7 @@ def record(nodes: dict[str, Any]) -> list[Message]:
             extra_pnginfo={"workflow": {"id": GRAPH}},
         )
         widgets = {own.id: own.options["default"] for own in node.define_schema().inputs if "default" in own.options}
+        messages.append(("executing", {"node": number, "display_node": number, **PROMPT}))
         output = node.execute(**widgets | given)
         messages.extend((event, data) for event, data, _ in server.sent)
         server.sent.clear()

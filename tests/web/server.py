@@ -40,6 +40,7 @@ class Server:
         """page: the folder of the frontend. extension: the pack's web folder. nodes: /object_info."""
         self.page, self.extension, self.nodes = page, extension, nodes
         self.settings: dict[str, Any] = {"Comfy.TutorialCompleted": True}  # or a dialog covers everything
+        self.graphs: dict[str, str] = {}  # of the prompts, by their ids
         self.sockets: list[web.WebSocketResponse] = []
         self.loop = asyncio.new_event_loop()
         started: Future[str] = Future()
@@ -71,6 +72,7 @@ class Server:
         for prefix in ("", "/api"):
             for name, answer in answers.items():
                 routes.add_get(f"{prefix}/{name}", self.tell(answer))
+            routes.add_get(f"{prefix}/jobs/{{id}}", self.job)
             routes.add_get(f"{prefix}/settings", self.tell(self.settings))
             routes.add_post(f"{prefix}/settings", self.set_all)
             routes.add_post(f"{prefix}/settings/{{id}}", self.set_one)
@@ -89,6 +91,12 @@ class Server:
 
     async def index(self, request: web.Request) -> web.FileResponse:
         return web.FileResponse(self.page / "index.html")
+
+    async def job(self, request: web.Request) -> web.Response:
+        job = request.match_info["id"]
+        if job not in self.graphs:
+            return web.json_response({"error": "Job not found"}, status=404)
+        return web.json_response({"id": job, "workflow_id": self.graphs[job]})
 
     async def set_all(self, request: web.Request) -> web.Response:
         self.settings.update(await request.json())
@@ -117,3 +125,12 @@ class Server:
                 await socket.send_str(json.dumps({"type": kind, "data": data}, allow_nan=False))
 
         asyncio.run_coroutine_threadsafe(send(), self.loop).result(timeout=30)
+
+    def hang_up(self) -> None:
+        """Close the connections, as a server that dies does."""
+
+        async def close() -> None:
+            for socket in list(self.sockets):
+                await socket.close()
+
+        asyncio.run_coroutine_threadsafe(close(), self.loop).result(timeout=30)
