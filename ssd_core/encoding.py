@@ -27,6 +27,8 @@ def encode(model: ImageModel, images: Tensor, check: Check | None = None) -> Ten
         raise UserError(
             f"Pictures are a table [pictures, height, width, 3], but these have the shape {list(images.shape)}."
         )
+    if not (images.is_floating_point() and images.min() >= 0 and images.max() <= 1):  # nor where any is not a number
+        raise UserError("The values of pictures lie in 0..1; divide those of a file by 255.")
     pictures = checked(images.split(1), check)
     return torch.cat([model.encode_image(fitted(picture, model.picture_size)).cpu() for picture in pictures])
 

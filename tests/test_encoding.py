@@ -49,7 +49,22 @@ def test_pictures_are_read_one_by_one_and_as_they_are() -> None:
 @pytest.mark.parametrize(
     "pictures", [torch.zeros(8, 8, 3), torch.zeros(1, 8, 8, 4), torch.zeros(0, 8, 8, 3), torch.zeros(1, 8, 0, 3)]
 )
-def test_what_are_no_pictures_is_refused(pictures: Tensor) -> None:
+def test_tables_of_another_shape_are_refused(pictures: Tensor) -> None:
     with pytest.raises(UserError, match="Pictures are a table") as refusal:
+        encode(tiny(), pictures)
+    check_sentence(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "pictures",
+    [
+        torch.full((1, 8, 8, 3), 255, dtype=torch.uint8),
+        torch.full((1, 8, 8, 3), 1.5),
+        torch.full((1, 8, 8, 3), -0.1),
+        torch.full((1, 8, 8, 3), torch.nan),
+    ],
+)
+def test_other_values_are_refused(pictures: Tensor) -> None:
+    with pytest.raises(UserError, match="divide") as refusal:
         encode(tiny(), pictures)
     check_sentence(refusal.value)

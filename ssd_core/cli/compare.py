@@ -20,7 +20,7 @@ from ..sheet import contact_sheet
 from ..tokens import UNDRAWN
 from ..words import human
 from .console import OUT, table
-from .drawing import draw, rows_drawn
+from .drawing import draw
 from .fields import with_options
 from .options import (
     EMBEDDED,
@@ -81,8 +81,8 @@ def draw_each(
     generate(model, prompts[:1], on_row=lambda *_: True)
     results: dict[str, Result] = {}
     for name, policy in policies.items():
-        results[name] = draw(model, prompts, policy, name, **drawing)
-        if rows_drawn(model, results[name]) < model.geometry.rows:
+        results[name], stopped = draw(model, prompts, policy, name, **drawing)
+        if stopped:
             break
     return results
 

@@ -18,8 +18,8 @@ from ..tokens import UNDRAWN
 from .console import ERR
 
 
-def draw(model: ImageModel, prompts: Sequence[str], policy: Policy, label: str, **settings: Any) -> Result:
-    """`generate` with a bar of its rows; Ctrl-C ends it after the row, and a second one at once."""
+def draw(model: ImageModel, prompts: Sequence[str], policy: Policy, label: str, **settings: Any) -> tuple[Result, bool]:
+    """`generate` with a bar of its rows, and whether Ctrl-C came, which ends it after the row; a second one at once."""
     rows = model.geometry.rows
     with progress() as bar, stop_on_interrupt() as stop:
         task = bar.add_task(label, total=rows)
@@ -32,7 +32,7 @@ def draw(model: ImageModel, prompts: Sequence[str], policy: Policy, label: str, 
     drawn = rows_drawn(model, result)
     if drawn < rows:
         ERR.print(f"Stopped after row {drawn} of {rows}; what was not drawn is grey.", style="yellow")
-    return result
+    return result, stop.is_set()
 
 
 def rows_drawn(model: ImageModel, result: Result) -> int:

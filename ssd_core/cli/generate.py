@@ -80,7 +80,7 @@ def generate(
     if picture is not None:
         begun = {"start": encode(loaded, picture[None]), "keep": keep_of(loaded.geometry, keep_rows, painted)}
         origin = {"start": str(start), "keep_rows": keep_rows, "mask": str(mask) if mask else None}
-    result = draw(loaded, prompts, policy, method, **drawing, **begun)
+    result, _ = draw(loaded, prompts, policy, method, **drawing, **begun)
     captions = [prompt for prompt in prompts for _ in range(images)]
     settings = settings_of(loaded, policy, drawing | origin)
     about = {"model": loaded.name, "method": method, "settings": json.dumps(settings)}

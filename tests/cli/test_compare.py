@@ -99,6 +99,14 @@ def test_ctrl_c_leaves_the_methods_out_that_were_not_begun(terminal: Terminal, m
     assert path.exists()
 
 
+@pytest.mark.usefixtures("ctrl_c")
+def test_ctrl_c_in_the_last_row_is_heard(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupt_at(monkeypatch, 4 + 16)
+    path, rows = read(terminal.run(*COMPARE).stdout)
+    assert list(rows) == ["full"]
+    assert path.exists()
+
+
 def test_agreement_is_taken_over_what_both_have_drawn(terminal: Terminal) -> None:
     whole = generate(terminal.model, ["ab"], Full())
     half = generate(terminal.model, ["ab"], Full(), on_row=lambda row, *_: row == 1)
