@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .cache.cache import SlotCache
 from .clock import Clock, Timing
-from .errors import OutOfMemoryError
+from .errors import OutOfMemoryError, is_out_of_memory
 from .memory import Memory, plan_rows
 from .models.base import ImageModel
 from .policies import Full, Policy
@@ -24,7 +24,6 @@ from .tokens import UNDRAWN
 
 OnRow = Callable[[int, Tensor, Memory, float | None], object]
 GREY = 0.5  # what its place in the picture shows
-OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")  # CUDA and MPS, Windows, Linux
 
 
 @dataclass(frozen=True)
@@ -197,7 +196,7 @@ def explain_out_of_memory(memory: Memory, images: int) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not any(sign in str(error) for sign in OUT_OF_MEMORY):
+        if not is_out_of_memory(error):
             raise
         traceback.clear_frames(error.__traceback__)  # or what they hold would live as long as the sentence below
         raise OutOfMemoryError(

@@ -54,6 +54,13 @@ SEED = 5
 WARM = 6.0  # a temperature at which the random number decides; the tiny model is sure of itself
 NO_PLAN = Memory(0, 0, 0, 0, 0, 0, 0, 0, 0, [], [], [])
 
+OUT_OF_MEMORY = [  # as torch says it on CUDA, MPS, Linux and Windows
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    RuntimeError("MPS backend out of memory (MPS allocated: 9.00 GB)"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried to ..."),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:80] DefaultCPUAllocator: not enough memory: you tried to ..."),
+]
+
 
 @cache
 def model_of(kv_heads: int = 4, dtype: torch.dtype = torch.float32) -> TinyModel:

@@ -18,15 +18,8 @@ from ssd_core.loop import GREY, paint
 from ssd_core.memory import PeakBytes
 from ssd_core.step import prefill
 from ssd_core.tokens import UNDRAWN
-from tests.table import HEADS, WARM, check_sentence, model_of, tensors_of
+from tests.table import HEADS, OUT_OF_MEMORY, WARM, check_sentence, model_of, tensors_of
 from tests.tiny import TinyModel
-
-OUT_OF_MEMORY = [
-    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
-    RuntimeError("MPS backend out of memory (MPS allocated: 9.00 GB)"),
-    RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried to ..."),
-    RuntimeError("[enforce fail at alloc_cpu.cpp:80] DefaultCPUAllocator: not enough memory: you tried to ..."),
-]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ...errors import UserError
+from ...errors import OutOfMemoryError, is_out_of_memory
 from ..janus import Janus
 from ..placement import choose_device, choose_dtype, choose_ops, codec_dtype
 from .files import Checkpoint
@@ -48,9 +48,11 @@ def allocate(model: Janus, device: torch.device, text_on_cpu: bool) -> None:
     try:
         for name, part in model.named_children():
             part.to_empty(device="cpu" if text_on_cpu and name == "text" else device)
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
         size = sum(tensor.nbytes for tensor in model.state_dict().values()) / 2**30
-        raise UserError(
+        raise OutOfMemoryError(
             f"{model.name} takes {size:.1f} GiB for its weights, more than {device} has free; close what else uses it, "
             "take a smaller model or device='cpu'."
         ) from error

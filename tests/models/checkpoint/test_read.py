@@ -13,6 +13,7 @@ from ssd_core import UserError, load
 from ssd_core.models.checkpoint import read
 from ssd_core.models.janus import Janus
 from tests.models.small import LAYOUTS, SIZES, save_layout, save_official, save_transformers, transformers_janus
+from tests.table import OUT_OF_MEMORY
 
 
 @pytest.fixture(scope="module")
@@ -75,12 +76,16 @@ def test_layers_come_from_the_namespace(folder: Path) -> None:
     model = load(folder, "cpu", ops=Ops)
     assert isinstance(model.decoder.layers[0].qkv, Ops.Linear)
     assert isinstance(model.decoder.norm, Ops.RMSNorm)
-    assert isinstance(model.text, Ops.Embedding)
+    assert isinstance(model.codes, Ops.Embedding)
+    assert type(model.text) is nn.Embedding  # which may stay on the processor
 
 
-def test_memory_that_runs_out_is_one_sentence(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=["CUDA", "MPS", "Linux", "Windows"])
+def test_memory_that_runs_out_is_one_sentence(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
+) -> None:
     def refuse(module: nn.Module, device: torch.device) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+        raise error
 
     monkeypatch.setattr(nn.Module, "to_empty", refuse)
     with pytest.raises(UserError, match=r"takes 0\.0 GiB for its weights, more than cpu has free"):
