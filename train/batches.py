@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from ssd_core.evaluate.scenes import BACKGROUNDS, GRID, TASKS, Scene, sample
+from ssd_core.evaluate.scenes import BACKGROUNDS, GRID, sample
 
 from . import codes, foresight, hindsight, reading
 from .questions import UNASKED
 from .text import BEGIN
 
-SHARES = {task: 2 if task == "position" else 1 for task in TASKS}  # where things stand is learned last
 TWINS = 0.25  # share of a batch that draws scenes of the same batch again with pads for a caption, for guidance
 # The chance of an image token to be seen where pictures are skimmed: where an object may begin, behind a token of an
 # object, and anywhere else.
@@ -73,7 +72,7 @@ def batch(step: int, size: int, captions: Captions, *, skim: bool) -> Batch:
     """
     rng = random.Random(step)
     twins = twins_of(size)
-    scenes = [sample_to_train(rng) for _ in range(size - twins)]
+    scenes = [sample(rng) for _ in range(size - twins)]
     prompts = [captions.ids(scene.caption) for scene in scenes]
     prompts += [captions.without(scene.caption) for scene in scenes[:twins]]
     asked = [reading.targets(scene.caption) for scene in scenes] + [reading.targets("")] * twins
@@ -107,11 +106,6 @@ def batch(step: int, size: int, captions: Captions, *, skim: bool) -> Batch:
         behind=behind,
         asked=torch.tensor(asked),
     )
-
-
-def sample_to_train(rng: random.Random) -> Scene:
-    """A scene of no combination that is kept for evaluation, its task by SHARES."""
-    return sample(rng, task=rng.choices(list(SHARES), list(SHARES.values()))[0])
 
 
 def twins_of(size: int) -> int:

@@ -8,7 +8,7 @@ tokens of each (batches.py), counts these choices once more (losses.py), and ask
 (reading.py), what is there already (hindsight.py) and what lies ahead (foresight.py). Then it sees whole pictures.
 
 Writes a checkpoint every few minutes and goes on from it when started again. The learning rate stays flat and falls to
-zero over the last half, so `--steps` may be raised or lowered between two starts.
+zero over the last four fifths; `--steps` may be raised or lowered between two starts.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from .questions import UNASKED, Questions
 from .text import build as build_tokenizer
 
 LOSSES = ("loss", "choices", "foresight", "place", "hindsight", "reading", "guided")  # as they are printed
-READING = torch.tensor([1.0, 0.5, 0.5, 0.1, 0.3, 0.3, 0.3])  # weights of the losses while pictures are skimmed
+READING = torch.tensor([1.0, 0.5, 1.0, 0.1, 0.3, 0.3, 0.3])  # weights of the losses while pictures are skimmed
 # And after that: the chance in choices would drown what is left to learn of drawing.
 DRAWING = torch.tensor([1.0, 0.1, 0.05, 0.1, 0.05, 0.05, 0.3])
 STRONGEST = 6.0  # guidance
 WARMUP = 50  # steps
-DECAY = 0.5  # share of the training, at its end, over which the learning rate falls to zero
+DECAY = 0.8  # share of the training, at its end, over which the learning rate falls to zero
 
 
 class Asked(NamedTuple):
