@@ -33,7 +33,7 @@ def read(path: Path, mode: str = "RGB") -> Tensor:
     try:
         with Image.open(path) as picture:
             if picture.mode.startswith("I;16"):  # which PIL would clip to 255, not scale
-                picture = Image.fromarray((np.asarray(picture, np.uint16) >> 8).astype(np.uint8))
+                return from_pil(Image.fromarray((np.asarray(picture, np.uint16) >> 8).astype(np.uint8)).convert(mode))
             return from_pil(picture.convert(mode))
     except OSError as error:
         raise UserError(f"{path} cannot be read as a picture ({error.strerror or 'of no known format'}).") from None
