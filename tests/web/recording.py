@@ -6,7 +6,6 @@ import sys
 from types import SimpleNamespace
 from typing import Any
 
-from ssd_core import SSD
 from tests.nodes import stand_in
 from tests.tiny import random_map, tiny
 from tests.web.graphs import COMPRESSION, GRAPH, READOUT, SAMPLER
@@ -42,7 +41,9 @@ def record(nodes: dict[str, Any]) -> list[Message]:
         return output
 
     run("SSDJanusCompression", COMPRESSION, method={"method": "window", "budget": "0.2"}, model=held)
-    policy = SSD(0.2, head_map=random_map(model.geometry))
+    # of the pack's own copy of the engine, which knows no other's classes
+    policies, headmap = (sys.modules[f"{stand_in.PACK}.ssd_core.{name}"] for name in ("policies", "heads.headmap"))
+    policy = policies.SSD(0.2, head_map=headmap.HeadMap(random_map(model.geometry).share))
     report = run("SSDJanusSampler", SAMPLER, model=held, policy=policy, preview=0).args[2]
     run("SSDJanusReadout", READOUT, report=report)
     return [*messages, ("execution_success", PROMPT)]

@@ -136,7 +136,7 @@ def test_fewer_updates_can_be_asked_for(opened: Any, run: list[Message]) -> None
             seen.append(read(opened, SAMPLER)["title"])
             opened.page.wait_for_timeout(50)
         opened.page.wait_for_timeout(1000)
-        assert read(opened, SAMPLER)["title"] == f"Row 8 of {ROWS}"  # the last is never left out
+        assert read(opened, SAMPLER)["title"].startswith(f"Row 8 of {ROWS}")  # the last is never left out
     finally:
         opened.choose("SSDJanus.Meter.Rate", 10)
     assert len(set(seen)) < 5
