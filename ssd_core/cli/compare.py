@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +17,7 @@ from ..memory import plan
 from ..models.base import ImageModel
 from ..pictures import save, to_pil
 from ..policies import METHODS, Policy
+from ..report import settings_of
 from ..sampling import Sampling
 from ..sheet import contact_sheet
 from ..tokens import UNDRAWN
@@ -58,13 +61,15 @@ def compare(
     An option of a method goes to all that take it. Ctrl-C stops after the row and shows what was drawn.
     """
     policies = policies_of([name.strip() for name in methods.split(",")], options)
-    Sampling(**sampling)  # refuse what cannot be sampled before anything is read
+    chosen = Sampling(**sampling)  # refuses what cannot be sampled before anything is read
     make_folder(out)
     loaded, _ = read_model(model, device, dtype)
-    results = draw_each(loaded, prompts, policies, {"seed": seed, "negative": negative} | sampling)
+    drawing = {"seed": seed, "negative": negative} | asdict(chosen)
+    results = draw_each(loaded, prompts, policies, drawing)
     columns = [f"{name}\n{human(result.memory.kv_bytes)}" for name, result in results.items()]
     pictures = zip(*(to_pil(result.images) for result in results.values()), strict=True)
-    text = {"prompt": " | ".join(prompts), "model": loaded.name, "methods": ", ".join(results)}
+    settings = {name: settings_of(loaded, policies[name].fit(loaded), drawing) for name in results}
+    text = {"prompt": " | ".join(prompts), "model": loaded.name, "settings": json.dumps(settings)}
     [path] = save(out, [contact_sheet(columns, prompts, list(pictures))], [text])
     typer.echo(path)
     OUT.print(figures(results))

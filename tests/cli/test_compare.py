@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,15 @@ def test_all_methods_draw_the_same_seeds_side_by_side(terminal: Terminal) -> Non
     (left, top), (same_left, second), (right, same_top), _ = places
     assert left == same_left < right
     assert top == same_top < second
+
+
+def test_the_sheet_says_how_it_can_be_drawn_again(terminal: Terminal) -> None:
+    path, _ = read(terminal.output(*COMPARE, "--temperature", 0.5))
+    settings = json.loads(Image.open(path).info["settings"])
+    assert {name: (own["seed"], own["temperature"], own.get("budget")) for name, own in settings.items()} == {
+        "full": (3, 0.5, None),
+        "window": (3, 0.5, 8),
+    }
 
 
 def test_the_table_says_what_each_method_takes(terminal: Terminal) -> None:
