@@ -33,4 +33,5 @@ class Encode(io.ComfyNode):
     @classmethod
     def execute(cls, model: Held, images: Tensor, **_: Any) -> io.NodeOutput:
         ready = model.on_device(encoding_bytes(model.model))
-        return io.NodeOutput(encode(ready, images, management.throw_exception_if_processing_interrupted))
+        # resizing with sharp filters leaves colours a little below 0 or above 1
+        return io.NodeOutput(encode(ready, images.clamp(0, 1), management.throw_exception_if_processing_interrupted))

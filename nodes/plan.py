@@ -7,6 +7,7 @@ from comfy_api.latest import io, ui
 from ..ssd_core.memory import largest_batch, plan
 from ..ssd_core.policies import Full, Policy
 from ..ssd_core.words import PARTS, human, slots
+from . import asked
 from .held import Held
 from .links import CATEGORY, JanusModel, KVPolicy
 
@@ -26,30 +27,13 @@ class Plan(io.ComfyNode):
             inputs=[
                 JanusModel.Input("model", tooltip="What is to draw."),
                 KVPolicy.Input("policy", optional=True, tooltip="How the cache is kept small; without one, in full."),
-                io.Int.Input("images", default=4, min=1, max=1024, tooltip="Pictures drawn at once."),
+                asked.images(default=4),
                 io.Float.Input(
                     "vram", default=8.0, min=0.1, max=1024.0, step=0.5, tooltip="GiB that the drawing may take in all."
                 ),
-                io.String.Input(
-                    "prompt",
-                    multiline=True,
-                    default="a red circle and a blue ring",
-                    tooltip="What is to be drawn; only its length counts.",
-                ),
-                io.String.Input(
-                    "negative",
-                    multiline=True,
-                    default="",
-                    tooltip="As in the sampler; only its length counts.",
-                ),
-                io.Float.Input(
-                    "guidance",
-                    default=5.0,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    tooltip="As in the sampler; only 1 counts, which halves the cache.",
-                ),
+                asked.prompt("What is to be drawn; only its length counts."),
+                asked.negative("As in the sampler; only its length counts."),
+                asked.guidance("As in the sampler; only 1 counts, which halves the cache."),
             ],
             outputs=[io.String.Output(display_name="text"), io.Int.Output(display_name="largest_batch")],
             is_output_node=True,

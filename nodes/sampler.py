@@ -14,6 +14,7 @@ from ..ssd_core.models.base import Geometry
 from ..ssd_core.policies import Full, Policy
 from ..ssd_core.report import report
 from ..ssd_core.start import keep_of, kept_tokens
+from . import asked
 from .held import Held, free_bytes
 from .links import CATEGORY, JanusModel, JanusTokens, KVPolicy, KVReport
 from .meter import Meter, is_watched, shown
@@ -34,15 +35,8 @@ class Sampler(io.ComfyNode):
             inputs=[
                 JanusModel.Input("model", tooltip="What draws."),
                 KVPolicy.Input("policy", optional=True, tooltip="How the cache is kept small; without one, in full."),
-                io.String.Input(
-                    "prompt", multiline=True, default="a red circle and a blue ring", tooltip="What to draw."
-                ),
-                io.String.Input(
-                    "negative",
-                    multiline=True,
-                    default="",
-                    tooltip="What guidance leads away from; empty is the model's own unconditional prompt.",
-                ),
+                asked.prompt("What to draw."),
+                asked.negative("What guidance leads away from; empty is the model's own unconditional prompt."),
                 io.Int.Input(
                     "seed",
                     default=0,
@@ -51,15 +45,8 @@ class Sampler(io.ComfyNode):
                     control_after_generate=True,
                     tooltip="Picture k is drawn with seed + k, whatever is drawn beside it.",
                 ),
-                io.Int.Input("images", default=1, min=1, max=1024, tooltip="Pictures drawn at once."),
-                io.Float.Input(
-                    "guidance",
-                    default=5.0,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    tooltip="How much the prompt counts; 1 switches guidance off and halves the work.",
-                ),
+                asked.images(default=1),
+                asked.guidance("How much the prompt counts; 1 switches guidance off and halves the work."),
                 io.Float.Input(
                     "temperature",
                     default=1.0,

@@ -405,6 +405,7 @@ def test_tokens_become_pictures_and_tokens_again(comfy: SimpleNamespace, held: A
     tokens = torch.arange(48).view(2, 24) % 20
     [images] = run(comfy.nodes["SSDJanusDecode"], model=held, tokens=tokens).args
     assert images.equal(held.model.decode_image(tokens))
-    assert run(comfy.nodes["SSDJanusEncode"], model=held, images=images).args[0].equal(tokens)
+    for sharpened in (images, images.where(images > 0, -0.01)):  # as by a bicubic filter
+        assert run(comfy.nodes["SSDJanusEncode"], model=held, images=sharpened).args[0].equal(tokens)
     tokens[0, 0] = -1
     assert (run(comfy.nodes["SSDJanusDecode"], model=held, tokens=tokens).args[0][0, :2, :2] == GREY).all()
