@@ -7,7 +7,7 @@ same code, and a change to one cannot forget the other.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,13 +23,17 @@ from .prompts import Prompt, prompt_rows
 from .sampling import Sampling
 from .step import image_embedder, prefill, step
 
+# What was planned for a model. A plan takes a tenth of a second, and many drawings follow the same one.
+PLANS: weakref.WeakKeyDictionary[ImageModel, dict[Hashable, Memory]] = weakref.WeakKeyDictionary()
+MOST_PLANS = 64
+
 
 @dataclass(frozen=True)
 class Memory:
     """Bytes, by what holds them, for a batch that draws together.
 
     kv_bytes: keys and values of all slots; kv_bytes_full: what a full cache of the same rows would hold.
-    bookkeeping_bytes: positions, attention scores and pair lists.
+    bookkeeping_bytes: positions, attention scores, pair lists, and room for one layer's answers.
     weights_bytes: everything of the model that drawing takes, on whatever device.
     prefill_bytes, step_bytes, preview_bytes: the most that prompts, one step with its draw, or the decoding of a
         picture so far hold beside weights and cache; the latter is 0 where none is shown.
@@ -164,6 +168,19 @@ def plan_rows(
     model: ImageModel, policy: Policy, rows: Sequence[Sequence[int]], sampling: Sampling, previews: bool = False
 ) -> Memory:
     """What drawing these rows will hold, for a policy that is fitted to the model. rows: the prompt ids of each row."""
+    distinct = sorted({tuple(ids) for ids in rows}, key=len)
+    about = (policy, tuple(map(len, rows)), tuple(map(len, distinct)), sampling, previews, model.device, model.dtype)
+    known = PLANS.setdefault(model, {})
+    if about not in known:
+        if len(known) == MOST_PLANS:
+            known.clear()
+        known[about] = _plan_rows(model, policy, rows, sampling, previews)
+    return known[about]
+
+
+def _plan_rows(
+    model: ImageModel, policy: Policy, rows: Sequence[Sequence[int]], sampling: Sampling, previews: bool
+) -> Memory:
     skeleton, geometry = model.skeleton(), model.geometry
     images = len(rows) // 2 if sampling.guided else len(rows)
     lengths, drawn = [len(ids) for ids in rows], range(geometry.rows + 1)

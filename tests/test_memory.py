@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from ssd_core import SSD, Full, Policy, UserError, Window, generate, largest_batch, plan
-from ssd_core.memory import PeakBytes, decoding_bytes, encoding_bytes, full_bytes, peak_bytes
+from ssd_core import memory as planning
+from ssd_core.memory import Memory, PeakBytes, decoding_bytes, encoding_bytes, full_bytes, peak_bytes, plan_rows
 from ssd_core.models.base import Geometry
+from ssd_core.sampling import Sampling
 from tests.table import GRID, POLICIES, check_sentence, each_policy
 from tests.tiny import TinyModel, random_map, tiny
 
@@ -115,6 +117,34 @@ def test_previews_are_made_while_the_cache_is_held() -> None:
     assert largest_batch(model, policy, shown.peak_bytes - 1, previews=True) == 0
     drawn = generate(tiny(), ["ab"], previews=True)
     assert drawn.memory == plan(tiny(), prompt="ab", previews=True)
+
+
+def test_what_was_planned_is_known_until_something_of_it_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, planned = tiny(), []
+
+    def counted(*given: object) -> Memory:
+        planned.append(given)
+        return Memory(len(planned), 0, 0, 0, 0, 0, 0, 0, 0, [], [], [])
+
+    monkeypatch.setattr(planning, "_plan_rows", counted)
+    rows, alike, other = [[1, 2, 3]] * 2, [[1, 4, 3]] * 2, [[1, 2, 3], [1, 4, 3]]
+    guided = Sampling()
+    first = plan_rows(model, Window(12), rows, guided)
+    assert plan_rows(model, Window(12), alike, guided) is first  # other words, as many
+    changed = [
+        plan_rows(model, Window(13), rows, guided),
+        plan_rows(model, Window(12), other, guided),  # two prompts to read instead of one
+        plan_rows(model, Window(12), [[1, 2, 3, 4]] * 2, guided),
+        plan_rows(model, Window(12), rows * 2, guided),
+        plan_rows(model, Window(12), rows, Sampling(1.0)),
+        plan_rows(model, Window(12), rows, guided, previews=True),
+        plan_rows(tiny(), Window(12), rows, guided),
+        plan_rows(model.to(torch.bfloat16), Window(12), rows, guided),
+    ]
+    assert [each.kv_bytes for each in changed] == list(range(2, 10))
+    for budget in range(20, 20 + planning.MOST_PLANS):
+        plan_rows(model, Window(budget), rows, guided)
+    assert len(planning.PLANS[model]) <= planning.MOST_PLANS
 
 
 def test_a_plan_counts_a_longer_negative_prompt() -> None:

@@ -63,7 +63,7 @@ class SlotCache:
 
         self.layers = [[slots_for(group) for group in groups] for groups in self.groups]
         # layers whose heads are grouped alike share one order
-        orders = {tuple(groups): Order(groups, geometry, device) for groups in self.groups}
+        orders = {tuple(groups): Order(groups, geometry, dtype, device) for groups in self.groups}
         self.orders = [orders[tuple(groups)] for groups in self.groups]
 
     def fill(self, length: int, prompts: PromptCache, prompt_of_row: dict[int, int]) -> None:
@@ -83,8 +83,9 @@ class SlotCache:
     def attend(self, layer: int, qkv: Tensor) -> Tensor:
         """One token of every row: [B, 1, heads + 2 * kv_heads, D] -> [B, 1, heads, D]."""
         order = self.orders[layer]
-        groups = zip(self.layers[layer], order.gather(qkv), strict=True)
-        return order.scatter([slots.attend(q, kv) for slots, (q, kv) in groups])
+        for slots, (q, kv), answers in zip(self.layers[layer], order.gather(qkv), order.answers, strict=True):
+            slots.attend(q, kv, answers)
+        return order.answered()
 
     def skip(self, tokens: int) -> None:
         """Act as if so many more tokens had come; for planning the last step without the ones before it."""
@@ -107,7 +108,7 @@ class SlotCache:
 
     @property
     def bookkeeping_bytes(self) -> int:
-        """Bytes of positions, attention scores and orders."""
+        """Bytes of positions, attention scores, orders and the room for a layer's answers."""
         orders = sum(order.nbytes for order in set(self.orders))
         return orders + sum(slots.bookkeeping_bytes for layer in self.layers for slots in layer)
 

@@ -40,9 +40,14 @@ def group_pairs(policy: Policy, geometry: Geometry, prompts: Sequence[int]) -> I
 
 class Order:
     """The order in which a layer's pairs stand in its slots: group by group. One gather brings a step's queries, keys
-    and values into it, and one brings the answers back."""
+    and values into it, and one brings the answers back.
 
-    def __init__(self, groups: Sequence[Alike], geometry: Geometry, device: torch.device | str) -> None:
+    answers: room for each group's answers, [n, G, D].
+    """
+
+    def __init__(
+        self, groups: Sequence[Alike], geometry: Geometry, dtype: torch.dtype, device: torch.device | str
+    ) -> None:
         heads, kv_heads, dim = geometry.heads, geometry.kv_heads, geometry.head_dim
         shared = torch.arange(heads // kv_heads)  # the query heads of a key-value head
         there, pairs = [], []
@@ -58,17 +63,19 @@ class Order:
         self.back = torch.cat(pairs).argsort().to(device) if len(groups) > 1 else None
         self.sizes = [size for own in pairs for size in (len(own) * len(shared), 2 * len(own))]
         self.q_shape, self.kv_shape, self.shape = (-1, len(shared), dim), (2, -1, dim), (-1, 1, heads, dim)
+        self.all_answers = torch.empty(sum(map(len, pairs)), len(shared), dim, dtype=dtype, device=device)
+        self.answers = self.all_answers.split([len(own) for own in pairs])
 
     @property
     def nbytes(self) -> int:
-        return self.there.nbytes + (0 if self.back is None else self.back.nbytes)
+        return self.all_answers.nbytes + self.there.nbytes + (0 if self.back is None else self.back.nbytes)
 
     def gather(self, qkv: Tensor) -> list[tuple[Tensor, Tensor]]:
         """[B, 1, heads + 2 * kv_heads, D] -> q [n, G, D] and kv [2, n, D], contiguous, of each group's n pairs."""
         parts = qkv.view(-1, qkv.shape[-1]).index_select(0, self.there).split(self.sizes)
         return [(q.view(self.q_shape), kv.view(self.kv_shape)) for q, kv in zip(parts[::2], parts[1::2], strict=True)]
 
-    def scatter(self, outputs: Sequence[Tensor]) -> Tensor:
-        """[n, G, D] of each group -> [B, 1, heads, D]."""
-        output = outputs[0] if self.back is None else torch.cat(list(outputs)).index_select(0, self.back)
-        return output.view(self.shape)
+    def answered(self) -> Tensor:
+        """The answers in the order of heads, [B, 1, heads, D]; one group alone is in it already."""
+        answers = self.all_answers if self.back is None else self.all_answers.index_select(0, self.back)
+        return answers.view(self.shape)

@@ -28,7 +28,8 @@ class RankedSlots(Slots):
     """Slots that add up the attention each token gets; every `refresh` tokens the policy says who leaves next.
 
     A token that was ranked lowest stays attended until a new token takes its slot. So a refresh once a row needs no
-    more slots than one at each step; it only chooses who leaves a row ahead.
+    more slots than one at each step; it only chooses who leaves a row ahead. Those who leave are moved into the last
+    slots, so that each step writes all pairs' newest tokens into the same slot.
     """
 
     def __init__(
@@ -47,15 +48,14 @@ class RankedSlots(Slots):
         self.score = torch.zeros(count, keep.slots, dtype=torch.float32, device=device)
         self.unit = 1.0
         self.growth = 1 / max(ranking.fade, LEAST_FADE)
-        # who leaves, one after the other: rows of kv as [2 * n * S, D], all keys' first
-        self.leaving = torch.empty(ranking.refresh, 2 * count, dtype=torch.int64, device=device)
-        self.first = torch.arange(2 * count, device=device) * keep.slots  # each pair's first row
-        self.chosen = 0  # how many the last ranking chose; none before the first
-        self.taken = 0  # how many of these have been overwritten
+        self.last = keep.slots - ranking.refresh  # where the slots of those who leave begin
+        self.first_rows = torch.arange(2 * count, device=device) * keep.slots  # of kv as [2 * n * S, D], each pair's
+        self.ranked = False
+        self.taken = 0  # of the last slots, how many were overwritten since the last ranking
 
     @property
     def bookkeeping_bytes(self) -> int:
-        return sum(part.nbytes for part in (self.position, self.score, self.leaving, self.first))
+        return sum(part.nbytes for part in (self.position, self.score, self.first_rows))
 
     def fill(self, keys: Tensor, values: Tensor) -> None:
         super().fill(keys, values)
@@ -66,13 +66,12 @@ class RankedSlots(Slots):
         if self.stored < self.keep.slots:
             super().write(kv)
             return
-        if self.taken == self.chosen:
+        if not self.ranked or self.taken == self.ranking.refresh:
             self.rank()
-        rows = self.leaving[self.taken]
+        slot = self.last + self.taken
+        self.kv.select(2, slot).copy_(kv)
+        self.score.select(1, slot).zero_()
         self.taken += 1
-        dim = kv.shape[-1]
-        self.kv.view(-1, dim).index_copy_(0, rows, kv.view(-1, dim))
-        self.score.view(-1).index_fill_(0, rows[: kv.shape[1]], 0.0)
 
     def observe(self, weights: Tensor) -> None:
         if self.unit > LARGEST_UNIT:
@@ -97,16 +96,36 @@ class RankedSlots(Slots):
         # for negative ones, whose magnitude must be flipped.
         bits = priority.float().view(torch.int32)
         order = ((bits ^ ((bits >> 31) & 0x7FFFFFFF)).long() << 32) + self.position
-        lowest = order.topk(self.ranking.refresh, 1, largest=False, sorted=True).indices
-        torch.add(lowest.T.repeat(1, 2), self.first, out=self.leaving)
-        self.chosen, self.taken = self.ranking.refresh, 0
+        self.move_last(order.topk(self.ranking.refresh, 1, largest=False, sorted=True).indices)
+        self.ranked, self.taken = True, 0
+
+    def move_last(self, leaving: Tensor) -> None:
+        """Move the tokens in the slots `leaving`, int64 [n, refresh], into the last slots, in this order, and those
+        that stay there into the slots that become free."""
+        pairs, refresh = leaving.shape
+        leaves = torch.zeros_like(self.position, dtype=torch.bool).scatter_(1, leaving, True)[:, self.last :]
+        # Beside the slots that become free stand the last ones whose tokens stay, as many, and then those that neither
+        # become free nor stay: these are written twice, and the second time counts.
+        free = leaving.gather(1, (leaving >= self.last).byte().argsort(dim=1, stable=True))
+        staying = leaves.byte().argsort(dim=1, stable=True) + self.last
+
+        def rows(slots: Tensor) -> Tensor:
+            return (slots.repeat(2, 1) + self.first_rows[:, None]).flatten()
+
+        kv = self.kv.view(-1, self.kv.shape[-1])
+        last = kv.index_select(0, rows(leaving)).view(2, pairs, refresh, -1)
+        kv.index_copy_(0, rows(free), kv.index_select(0, rows(staying)))
+        self.kv[:, :, self.last :] = last
+        for part in (self.position, self.score):
+            last = part.gather(1, leaving)
+            part.scatter_(1, free, part.gather(1, staying))
+            part[:, self.last :] = last
 
     def note_positions(self) -> None:
         """Enter the tokens stored since the last ranking into `position`."""
         if self.taken:
             came = torch.arange(self.stored - self.taken, self.stored, dtype=torch.int32, device=self.kv.device)
-            rows = self.leaving[: self.taken, : len(self.position)]
-            self.position.view(-1).index_copy_(0, rows.flatten(), came.repeat_interleave(len(self.position)))
+            self.position[:, self.last : self.last + self.taken] = came
 
     def positions(self) -> Tensor:
         self.note_positions()

@@ -52,16 +52,14 @@ class Slots:
         self.values[:, slots] = values[:, kept]
         self.stored = tokens
 
-    def attend(self, q: Tensor, kv: Tensor) -> Tensor:
-        """Store the newest token, kv [2, n, D], then answer its queries q [n, G, D] -> [n, G, D]."""
+    def attend(self, q: Tensor, kv: Tensor, output: Tensor) -> None:
+        """Store the newest token, kv [2, n, D], then answer its queries q [n, G, D] in `output` [n, G, D]."""
         self.write(kv)
         self.stored += 1
         keys, values = self.keys, self.values
         if self.stored < self.keep.slots:
             keys, values = keys[:, : self.stored], values[:, : self.stored]
-        output, weights = attend_slots(q, keys, values)
-        self.observe(weights)
-        return output
+        self.observe(attend_slots(q, keys, values, output))
 
     def write(self, kv: Tensor) -> None:
         """Store the newest token in the next free slot, or else in the oldest token's."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -68,6 +69,7 @@ def check_tau(tau: float) -> None:
         raise UserError(f"tau is a share of attention in 0..1, not {tau}.")
 
 
+@cache
 def default_map(name: str, geometry: Geometry) -> HeadMap:
     """The shipped map for a model's layers and heads; raises UserError where there is none.
 

@@ -47,23 +47,25 @@ class Rope(nn.Module):
     def __init__(self, dim: int, theta: float, device: torch.device | str | None = None) -> None:
         super().__init__()
         self.dim, self.theta = dim, theta
-        self.cos: Tensor
-        self.sin: Tensor
-        self.register_buffer("cos", torch.empty(0, dim, device=device), persistent=False)
-        self.register_buffer("sin", torch.empty(0, dim, device=device), persistent=False)
+        self.table: Tensor  # cos and sin of each position, [positions, 2, 1, D]
+        self.register_buffer("table", torch.empty(0, 2, 1, dim, device=device), persistent=False)
 
     def reserve(self, positions: int, device: torch.device, dtype: torch.dtype) -> None:
         """Make the table cover positions 0..positions - 1, in `dtype` on `device`."""
-        if len(self.cos) >= positions and self.cos.device == device and self.cos.dtype == dtype:
+        if len(self.table) >= positions and self.table.device == device and self.table.dtype == dtype:
             return
         inverse = 1 / self.theta ** (torch.arange(0, self.dim, 2, dtype=torch.float32) / self.dim)
         angle = torch.arange(positions, dtype=torch.float32)[:, None] * inverse
-        self.cos = torch.cat([angle.cos(), angle.cos()], -1).to(device, dtype)
-        self.sin = torch.cat([-angle.sin(), angle.sin()], -1).to(device, dtype)
+        self.table = torch.empty(positions, 2, 1, self.dim, dtype=dtype, device=device)
+        halves = self.table.view(positions, 2, 2, self.dim // 2)
+        halves[:, 0] = angle.cos()[:, None]
+        halves[:, 1, 1] = angle.sin_()
+        halves[:, 1, 0] = angle.neg_()
 
     def forward(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """int64 [B, T] -> cos and sin, [B, T, 1, D] each."""
-        return self.cos[positions].unsqueeze(2), self.sin[positions].unsqueeze(2)
+        cos, sin = self.table.index_select(0, positions.flatten()).unflatten(0, positions.shape).unbind(2)
+        return cos, sin
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> None:
@@ -72,12 +74,19 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> None:
     x.mul_(cos).addcmul_(rolled, sin)
 
 
+def add_linear(linear: nn.Module, x: Tensor, to: Tensor) -> Tensor:
+    """`to` + linear(x). A namespace of layers may have a way of its own."""
+    sum_: Tensor = to + linear(x)
+    return sum_
+
+
 class Layer(nn.Module):
     """One decoder layer, with the projections that read the same input fused into one."""
 
     def __init__(self, index: int, shape: DecoderShape, ops: Any, **where: Any) -> None:
         super().__init__()
         self.index, self.shape = index, shape
+        self.add_linear = getattr(ops, "add_linear", add_linear)
         queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
         self.attention_norm = ops.RMSNorm(shape.hidden, eps=shape.norm_eps, **where)
         self.qkv = ops.Linear(shape.hidden, queries + 2 * keys, bias=False, **where)
@@ -91,9 +100,11 @@ class Layer(nn.Module):
         heads, kv_heads, dim = self.shape.heads, self.shape.kv_heads, self.shape.head_dim
         qkv = self.qkv(self.attention_norm(x)).contiguous().view(*cos.shape[:2], heads + 2 * kv_heads, dim)
         rotate(qkv[:, :, : heads + kv_heads], cos, sin)
-        x = x + self.out(cache.attend(self.index, qkv).reshape(len(x), heads * dim))
+        attended = cache.attend(self.index, qkv).reshape(len(x), heads * dim)
+        x = self.add_linear(self.out, attended, x)
         gate, up = self.gate_up(self.mlp_norm(x)).chunk(2, -1)
-        return x + self.down(silu(gate) * up)
+        sum_: Tensor = self.add_linear(self.down, silu(gate) * up, x)
+        return sum_
 
 
 class Decoder(nn.Module):

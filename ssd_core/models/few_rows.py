@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Embedding
 
-__all__ = ["Embedding", "Linear", "RMSNorm"]
+__all__ = ["Embedding", "Linear", "RMSNorm", "add_linear"]
 
 FEW = 16
 WIDE = 16  # float32 in the widest registers: of so many columns, or of a few times as many, MKL leaves none idle
@@ -27,14 +27,26 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., inputs] -> [..., outputs], of any strides."""
-        whole = x.ndim == 2 and len(x) % WIDE == 0
-        if x.ndim != 2 or len(x) > (MOST if whole else FEW):
+        if not as_columns(x):
             return super().forward(x)
         if self.bias is None:
             columns = torch.mm(self.weight, x.t())
         else:
             columns = torch.addmm(self.bias[:, None], self.weight, x.t())
-        return columns.t() if whole else columns.t().contiguous()
+        return columns.t() if len(x) % WIDE == 0 else columns.t().contiguous()
+
+
+def as_columns(x: Tensor) -> bool:
+    """Whether rows are to be taken as columns."""
+    return x.ndim == 2 and len(x) <= (MOST if len(x) % WIDE == 0 else FEW)
+
+
+def add_linear(linear: Linear, x: Tensor, to: Tensor) -> Tensor:
+    """`to` + linear(x), for a layer without bias, in one pass where rows are taken as columns."""
+    if not as_columns(x):
+        return to + linear(x)
+    columns = torch.addmm(to.t(), linear.weight, x.t())
+    return columns.t() if len(x) % WIDE == 0 else columns.t().contiguous()
 
 
 class RMSNorm(nn.RMSNorm):
@@ -44,9 +56,10 @@ class RMSNorm(nn.RMSNorm):
     def __init__(self, size: int, eps: float, **where: Any) -> None:
         super().__init__(size, eps, **where)
         self.least = torch.tensor(math.sqrt(size * eps))
-        self.scale = 1 / math.sqrt(size)
+        self.zero = torch.zeros(())
+        self.scale = math.sqrt(size)
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., size] -> the same shape."""
-        root = torch.linalg.vector_norm(x, dim=-1, keepdim=True).hypot_(self.least).mul_(self.scale)
-        return x.mul(self.weight).div_(root)
+        root = torch.linalg.vector_norm(x, dim=-1, keepdim=True).hypot_(self.least)
+        return torch.addcdiv(self.zero, x * self.weight, root, value=self.scale)

@@ -22,6 +22,16 @@ def test_linear_is_torch_s_own(shape: tuple[int, ...], bias: bool) -> None:
     torch.testing.assert_close(ours(x.mT.contiguous().mT) if x.ndim > 1 else got, theirs(x))
 
 
+@pytest.mark.parametrize("rows", [1, 2, 16, 17, 64])
+def test_a_sum_with_a_linear_layer_is_torch_s_own(rows: int) -> None:
+    torch.manual_seed(0)
+    linear, x, to = few_rows.Linear(8, 5, bias=False), torch.randn(rows, 8), torch.randn(rows, 5)
+    expected = to + nn.functional.linear(x, linear.weight)
+    for given in (to.clone(), to.t().contiguous().t()):
+        torch.testing.assert_close(few_rows.add_linear(linear, x, given), expected)
+        assert given.equal(to)
+
+
 @pytest.mark.parametrize("size", [1.0, 1e-3, 0.0])
 def test_norm_is_torch_s_own(size: float) -> None:
     torch.manual_seed(0)
