@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from ssd_core.evaluate.scenes import BACKGROUNDS, GRID, sample
+from ssd_core.evaluate.scenes import BACKGROUNDS, GRID, Scene, sample
 
 from . import codes, foresight, hindsight, reading
 from .questions import UNASKED
@@ -22,6 +22,8 @@ TWINS = 0.25  # share of a batch that draws scenes of the same batch again with 
 # The chance of an image token to be seen where pictures are skimmed: where an object may begin, behind a token of an
 # object, and anywhere else.
 SKIMMED = (0.5, 0.35, 0.06)
+# How often each task is shown: the more, the later it is learned.
+SHARES = {"single": 0.5, "two": 0.75, "counting": 1.25, "colours": 1.0, "position": 1.75, "attributes": 0.75}
 LIGHTER = 4  # about how many skimmed pictures cost as much as a whole one
 
 
@@ -72,7 +74,7 @@ def batch(step: int, size: int, captions: Captions, *, skim: bool) -> Batch:
     """
     rng = random.Random(step)
     twins = twins_of(size)
-    scenes = [sample(rng) for _ in range(size - twins)]
+    scenes = [scene_to_train(rng) for _ in range(size - twins)]
     prompts = [captions.ids(scene.caption) for scene in scenes]
     prompts += [captions.without(scene.caption) for scene in scenes[:twins]]
     asked = [reading.targets(scene.caption) for scene in scenes] + [reading.targets("")] * twins
@@ -106,6 +108,11 @@ def batch(step: int, size: int, captions: Captions, *, skim: bool) -> Batch:
         behind=behind,
         asked=torch.tensor(asked),
     )
+
+
+def scene_to_train(rng: random.Random) -> Scene:
+    """A scene of no combination that is kept for evaluation."""
+    return sample(rng, task=rng.choices(list(SHARES), list(SHARES.values()))[0])
 
 
 def twins_of(size: int) -> int:

@@ -5,7 +5,8 @@
 Nearly all codes of a picture follow from the codes before them. What the caption rules is a handful of choices, such as
 the colour an object begins with, and they would hardly be heard. So the training first skims many pictures, with few
 tokens of each (batches.py), counts these choices once more (losses.py), and asks the model what the caption says
-(reading.py), what is there already (hindsight.py) and what lies ahead (foresight.py). Then it sees whole pictures.
+(reading.py), what is there already (hindsight.py) and what lies ahead (foresight.py). Then it sees whole pictures. All
+along most heads learn to look at what is near (spatial.py).
 
 Writes a checkpoint every few minutes and goes on from it when started again. The learning rate stays flat and falls to
 zero over the last four fifths; `--steps` may be raised or lowered between two starts.
@@ -25,7 +26,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import JanusForConditionalGeneration
 
-from . import foresight, hindsight, reading
+from . import foresight, hindsight, reading, spatial
 from .batches import LIGHTER, Batch, Captions, batch
 from .losses import choices_loss, guided_loss
 from .model import build
@@ -33,10 +34,10 @@ from .muon import Muon
 from .questions import UNASKED, Questions
 from .text import build as build_tokenizer
 
-LOSSES = ("loss", "choices", "foresight", "place", "hindsight", "reading", "guided")  # as they are printed
-READING = torch.tensor([1.0, 0.5, 1.0, 0.1, 0.3, 0.3, 0.3])  # weights of the losses while pictures are skimmed
+LOSSES = ("loss", "choices", "foresight", "place", "hindsight", "reading", "guided", "outside")  # as they are printed
+READING = torch.tensor([1.0, 0.5, 1.0, 0.1, 0.3, 0.3, 0.3, 0.2])  # weights of the losses while pictures are skimmed
 # And after that: the chance in choices would drown what is left to learn of drawing.
-DRAWING = torch.tensor([1.0, 0.1, 0.05, 0.1, 0.05, 0.05, 0.3])
+DRAWING = torch.tensor([1.0, 0.1, 0.05, 0.1, 0.05, 0.05, 0.3, 0.2])
 STRONGEST = 6.0  # guidance
 WARMUP = 50  # steps
 DECAY = 0.8  # share of the training, at its end, over which the learning rate falls to zero
@@ -61,6 +62,7 @@ class Known(NamedTuple):
     ahead: Tensor  # what a middle layer knew before each, [B, K, hidden]
     behind: Tensor  # and an earlier one
     caption: Tensor  # what an early layer knew at the begin-of-image token, [B, hidden]
+    outside: Tensor  # how much of the spatial heads' attention goes outside their window
 
 
 def forward(model: JanusForConditionalGeneration, batch: Batch) -> Known:
@@ -88,6 +90,7 @@ def forward(model: JanusForConditionalGeneration, batch: Batch) -> Known:
         ahead=layers[foresight.LAYER].gather(1, at),
         behind=layers[hindsight.LAYER].gather(1, at),
         caption=layers[reading.LAYER].gather(1, at[:, :1])[:, 0],
+        outside=spatial.outside(model.model.language_model, layers, positions, batch),
     )
 
 
@@ -123,6 +126,7 @@ def losses(model: JanusForConditionalGeneration, asked: Asked, batch: Batch, gui
             asked.behind.losses(known.behind[told], batch.behind[told]).mean(),
             asked.caption.losses(known.caption, batch.asked).mean(),
             guided_loss(known.logits, batch, guidance),
+            known.outside,
         ]
     )
 

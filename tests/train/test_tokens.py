@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch.nn.functional import log_softmax
 from transformers import JanusForConditionalGeneration
+from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from ssd_core.evaluate.scenes import BACKGROUNDS, GRID
-from train import foresight, hindsight, reading
+from train import foresight, hindsight, reading, spatial
 from train.batches import Batch, Captions, batch, free, places, skimmed, twins_of
 from train.losses import choices_loss, guided_loss
 from train.model import build
@@ -102,7 +103,7 @@ def test_rows_are_as_rows_alone_with_a_mask_over_what_is_skipped(captions: Capti
         visible = torch.zeros(length + TOKENS - 1, dtype=torch.bool)
         visible[:length] = True
         visible[length + at[1:] - 1] = True
-        layers = alone(model, whole.ids[row, :length], whole.codes[row], visible)
+        layers = alone(model, whole.ids[row, :length], whole.codes[row], visible).hidden_states
         at += length - 1
         expected = model.model.generation_head(layers[-1][0, at])
         torch.testing.assert_close(known.logits[row, told], expected, rtol=1e-3, atol=1e-4)
@@ -111,19 +112,48 @@ def test_rows_are_as_rows_alone_with_a_mask_over_what_is_skipped(captions: Capti
         torch.testing.assert_close(known.caption[row], layers[reading.LAYER][0, length - 1], rtol=1e-3, atol=1e-4)
 
 
+@torch.inference_mode()
+@pytest.mark.parametrize("skim", [False, True])
+def test_what_spatial_heads_look_at_is_measured_as_transformers_attends(captions: Captions, skim: bool) -> None:
+    model = build(captions.tokenizer)
+    model.set_attn_implementation("eager")
+    for layer in model.model.language_model.layers:
+        layer.self_attn.q_proj.weight.mul_(40)  # or every head would look at all alike
+    whole, seen = (batch(0, 4, captions, skim=each) for each in (False, skim))
+    shares = []
+    for row, length in enumerate(seen.lengths.tolist()):
+        fed = seen.at[row, seen.codes[row] != UNASKED][1:] - 1  # the places of tokens that are fed
+        visible = torch.zeros(length + TOKENS - 1, dtype=torch.bool)
+        visible[:length] = True
+        visible[length + fed] = True
+        attentions = alone(model, whole.ids[row, :length], whole.codes[row], visible).attentions
+        for heads, attention in zip(spatial.SPATIAL, attentions, strict=True):
+            for query in fed[:: spatial.STRIDE].tolist():
+                images = attention[0, list(heads), length + query, length:]
+                shares.append(images[:, : max(0, query - GRID)].sum(-1) / images.sum(-1))
+    measured = forward(model, seen).outside
+    torch.testing.assert_close(measured, torch.cat(shares).mean(), rtol=1e-3, atol=1e-4)
+    assert 0.1 < measured < 0.9
+
+
 def alone(
     model: JanusForConditionalGeneration, ids: torch.Tensor, codes: torch.Tensor, visible: torch.Tensor
-) -> tuple[torch.Tensor, ...]:
-    """All hidden states of one prompt and its whole picture, where only some tokens are seen by others."""
+) -> BaseModelOutputWithPast:
+    """All hidden states and attention of one prompt and its whole picture, where only some tokens are seen by
+    others."""
     text = model.model.language_model.embed_tokens(ids[None])
     image = model.prepare_embeddings_for_image_generation(codes[None, :-1])
     x = torch.cat([text, image], 1)
     mask = torch.ones(len(visible), len(visible)).tril().bool() & visible
     mask |= torch.eye(len(visible)).bool()  # so that no row of the softmax is empty
-    return tuple(
-        model.model.language_model(
-            inputs_embeds=x, attention_mask=mask[None, None], use_cache=False, output_hidden_states=True
-        ).hidden_states
+    eager = model.config.text_config._attn_implementation == "eager"
+    seen = torch.zeros(mask.shape).masked_fill(~mask, -torch.inf) if eager else mask
+    return model.model.language_model(
+        inputs_embeds=x,
+        attention_mask=seen[None, None],
+        use_cache=False,
+        output_hidden_states=True,
+        output_attentions=eager,
     )
 
 
