@@ -14,7 +14,7 @@ endif
 DEMO := "a red circle on a white background" "two blue squares" "a green triangle above a yellow ring" \
 	"three purple crosses on a black background" "an orange diamond and a blue circle" "a ring left of a square"
 
-.PHONY: demo test comfy thumbnails
+.PHONY: demo test comfy thumbnails screenshots
 demo: .venv/installed
 	$(BIN)/ssd-janus compare $(DEMO) --methods full,window,ssd --budget 0.2 --guidance 2
 
@@ -33,6 +33,10 @@ comfy:
 # the pictures of the shared workflows, drawn anew by running them on COMFYUI_PATH
 thumbnails: .venv/installed-dev
 	$(BIN)/python -m tests.comfyui.thumbnails
+
+# the README's pictures of the page, taken anew after a run on COMFYUI_PATH
+screenshots: .venv/installed-dev
+	$(BIN)/python -m tests.comfyui.screenshots
 
 .venv/installed: pyproject.toml constraints-dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \

@@ -38,7 +38,12 @@ class Previews:
         geometry = self.model.geometry
         later = tokens.new_full((len(tokens), geometry.tokens), UNDRAWN) if self.kept is None else self.kept.to(tokens)
         so_far = torch.cat([tokens, later[:, tokens.shape[1] :]], 1)[:SHOWN]
-        picture = mosaic(to_pil(paint(self.model, so_far, check=self.check)))
+        preview = self.of(paint(self.model, so_far, check=self.check))
         ended = time.monotonic()
         self.next = ended + (ended - begun) * (1 - SHARE) / SHARE
-        return ("JPEG", picture, LARGEST)
+        return preview
+
+    @staticmethod
+    def of(images: Tensor) -> tuple[str, Any, int]:
+        """What ComfyUI shows of pictures float32 [n, height, width, 3]."""
+        return ("JPEG", mosaic(to_pil(images[:SHOWN])), LARGEST)

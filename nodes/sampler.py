@@ -151,6 +151,8 @@ class Sampler(io.ComfyNode):
             free = memory.weights_bytes + int(management.get_free_memory(model.device))
             fit = min(images - 1, largest_batch(model.model, policy, free, **planned))
             raise UserError(f"{str(error).removesuffix('.')}: {fit or 'not one'} would fit now.") from None
+        if previews:  # the last one may have been left out, and would stay as it is
+            bar.update_absolute(rows, rows, previews.of(result.images))
         told = report(ready, policy, drawing, [prompt] * images, result) | {"free_bytes": free_bytes(model.device)}
         return io.NodeOutput(result.images, result.tokens, told, ui=shown(cls.hidden, told))
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from ssd_core.heads import HeadMap
 from ssd_core.loop import GREY
 from ssd_core.memory import decoding_bytes
+from ssd_core.pictures import mosaic, to_pil
 from ssd_core.policies import METHODS
 from ssd_core.words import human
 from tests.nodes import stand_in
@@ -159,8 +160,11 @@ def test_the_sampler_draws_what_the_engine_draws(comfy: SimpleNamespace, held: A
 def test_progress_goes_row_by_row_with_previews(
     comfy: SimpleNamespace, held: Any, images: int, preview: int, rows: list[int]
 ) -> None:
-    run(comfy.nodes["SSDJanusSampler"], model=held, prompt="abc", images=images, preview=preview)
+    drawn = run(comfy.nodes["SSDJanusSampler"], model=held, prompt="abc", images=images, preview=preview).args[0]
     told = stand_in.ProgressBar.told
+    if preview:
+        value, total, (_, last, _) = told.pop()
+        assert (value, total, last) == (6, 6, mosaic(to_pil(drawn[:4])))  # whole, whenever the one before it came
     assert [(value, total) for value, total, _ in told] == [(row, 6) for row in range(1, 7)]
     assert [value for value, _, picture in told if picture] == rows
     for _, _, picture in told:
@@ -302,7 +306,7 @@ def test_a_preview_of_a_redrawing_shows_what_stays(comfy: SimpleNamespace, held:
     [first, *_] = [preview[1] for _, _, preview in stand_in.ProgressBar.told]
     assert first.getpixel((2, 3)) == (round(GREY * 255),) * 3  # the second row comes later
     assert first.getpixel((2, 11)) == (round(19 / 20 * 255),) * 3  # the last stays
-    assert len(stand_in.ProgressBar.told) == 2
+    assert len(stand_in.ProgressBar.told) == 3  # two rows, and the whole
 
 
 def test_measuring_heads_shows_progress_and_is_interrupted(comfy: SimpleNamespace, held: Any) -> None:
