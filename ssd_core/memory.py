@@ -33,7 +33,7 @@ class Memory:
     """Bytes, by what holds them, for a batch that draws together.
 
     kv_bytes: keys and values of all slots; kv_bytes_full: what a full cache of the same rows would hold.
-    bookkeeping_bytes: positions, attention scores, pair lists, and room for one layer's answers.
+    bookkeeping_bytes: positions, attention scores, pair lists, and room for one layer's step.
     weights_bytes: everything of the model that drawing takes, on whatever device.
     prefill_bytes, step_bytes, preview_bytes: the most that prompts, one step with its draw, or the decoding of a
         picture so far hold beside weights and cache; the latter is 0 where none is shown.

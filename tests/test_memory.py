@@ -33,8 +33,8 @@ def test_grouped_queries_keep_fewer_keys() -> None:
 
 @pytest.mark.parametrize("budget", [120, 0.2])
 def test_a_fifth_of_the_budget_is_a_fifth_of_the_bytes(budget: int | float) -> None:
-    shallow = replace(PRO_1B, layers=2)
-    model, per_token = TinyModel(shallow, torch.bfloat16, "meta"), 196_608 * 2 // 24
+    shallow = replace(PRO_1B, layers=8)
+    model, per_token = TinyModel(shallow, torch.bfloat16, "meta"), 196_608 * 8 // 24
     for policy in (Window(budget), SSD(budget, head_map=random_map(shallow))):
         memory = plan(model, policy, images=3, prompt=24)
         assert memory.kv_bytes_full == 6 * 599 * per_token

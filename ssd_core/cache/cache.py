@@ -12,7 +12,7 @@ from ..errors import UserError
 from ..models.base import Geometry
 from ..models.decoder import split_heads
 from ..policies.base import Keep, Policy, RankingPolicy
-from .pairs import Alike, Order, group_pairs
+from .pairs import Alike, Order, Room, group_pairs
 from .ranked import RankedSlots, Ranking
 from .slots import Slots
 
@@ -63,7 +63,8 @@ class SlotCache:
 
         self.layers = [[slots_for(group) for group in groups] for groups in self.groups]
         # layers whose heads are grouped alike share one order
-        orders = {tuple(groups): Order(groups, geometry, dtype, device) for groups in self.groups}
+        room = Room(len(prompts), geometry, dtype, device)
+        orders = {tuple(groups): Order(groups, geometry, room) for groups in self.groups}
         self.orders = [orders[tuple(groups)] for groups in self.groups]
 
     def fill(self, length: int, prompts: PromptCache, prompt_of_row: dict[int, int]) -> None:
@@ -83,9 +84,10 @@ class SlotCache:
     def attend(self, layer: int, qkv: Tensor) -> Tensor:
         """One token of every row: [B, 1, heads + 2 * kv_heads, D] -> [B, 1, heads, D]."""
         order = self.orders[layer]
-        for slots, (q, kv), answers in zip(self.layers[layer], order.gather(qkv), order.answers, strict=True):
-            slots.attend(q, kv, answers)
-        return order.answered()
+        order.gather(qkv)
+        for slots, group in zip(self.layers[layer], order.groups, strict=True):
+            slots.attend(*group)
+        return order.answers()
 
     def skip(self, tokens: int) -> None:
         """Act as if so many more tokens had come; for planning the last step without the ones before it."""
@@ -108,9 +110,13 @@ class SlotCache:
 
     @property
     def bookkeeping_bytes(self) -> int:
-        """Bytes of positions, attention scores, orders and the room for a layer's answers."""
+        """Bytes of positions, attention scores, orders and the room for a step."""
         orders = sum(order.nbytes for order in set(self.orders))
-        return orders + sum(slots.bookkeeping_bytes for layer in self.layers for slots in layer)
+        return (
+            self.orders[0].room.nbytes
+            + orders
+            + sum(slots.bookkeeping_bytes for layer in self.layers for slots in layer)
+        )
 
 
 def check_refresh_fits(keep: Keep, refresh: int, whole: int) -> None:

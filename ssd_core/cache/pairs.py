@@ -38,16 +38,27 @@ def group_pairs(policy: Policy, geometry: Geometry, prompts: Sequence[int]) -> I
         yield groups
 
 
+class Room:
+    """Room for one layer's step, which all layers share: what is gathered for the pairs, and their answers."""
+
+    def __init__(self, rows: int, geometry: Geometry, dtype: torch.dtype, device: torch.device | str) -> None:
+        heads, kv_heads, dim = geometry.heads, geometry.kv_heads, geometry.head_dim
+        self.there = torch.empty(rows * (heads + 2 * kv_heads), dim, dtype=dtype, device=device)
+        self.back = torch.empty(rows * kv_heads, heads // kv_heads, dim, dtype=dtype, device=device)
+
+    @property
+    def nbytes(self) -> int:
+        return self.there.nbytes + self.back.nbytes
+
+
 class Order:
     """The order in which a layer's pairs stand in its slots: group by group. One gather brings a step's queries, keys
     and values into it, and one brings the answers back.
 
-    answers: room for each group's answers, [n, G, D].
+    groups: of each group's n pairs, the queries [n, G, D], keys and values [2, n, D], and room for answers [n, G, D].
     """
 
-    def __init__(
-        self, groups: Sequence[Alike], geometry: Geometry, dtype: torch.dtype, device: torch.device | str
-    ) -> None:
+    def __init__(self, groups: Sequence[Alike], geometry: Geometry, room: Room) -> None:
         heads, kv_heads, dim = geometry.heads, geometry.kv_heads, geometry.head_dim
         shared = torch.arange(heads // kv_heads)  # the query heads of a key-value head
         there, pairs = [], []
@@ -58,24 +69,27 @@ class Order:
             k = first + heads + head
             there += [q.flatten(), k, k + kv_heads]
             pairs.append(row * kv_heads + head)
-        self.there = torch.cat(there).to(device)
+        self.there = torch.cat(there).to(room.there.device)
         # one group alone is in order already
-        self.back = torch.cat(pairs).argsort().to(device) if len(groups) > 1 else None
-        self.sizes = [size for own in pairs for size in (len(own) * len(shared), 2 * len(own))]
-        self.q_shape, self.kv_shape, self.shape = (-1, len(shared), dim), (2, -1, dim), (-1, 1, heads, dim)
-        self.all_answers = torch.empty(sum(map(len, pairs)), len(shared), dim, dtype=dtype, device=device)
-        self.answers = self.all_answers.split([len(own) for own in pairs])
+        self.back = torch.cat(pairs).argsort().to(room.back.device) if len(groups) > 1 else None
+        self.room, self.shape = room, (-1, 1, heads, dim)
+        sizes = [size for own in pairs for size in (len(own) * len(shared), 2 * len(own))]
+        parts = self.room.there.split(sizes)
+        answers = self.room.back.split([len(own) for own in pairs])
+        self.groups = [
+            (q.view_as(answer), kv.view(2, -1, dim), answer)
+            for q, kv, answer in zip(parts[::2], parts[1::2], answers, strict=True)
+        ]
 
     @property
     def nbytes(self) -> int:
-        return self.all_answers.nbytes + self.there.nbytes + (0 if self.back is None else self.back.nbytes)
+        return self.there.nbytes + (0 if self.back is None else self.back.nbytes)
 
-    def gather(self, qkv: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """[B, 1, heads + 2 * kv_heads, D] -> q [n, G, D] and kv [2, n, D], contiguous, of each group's n pairs."""
-        parts = qkv.view(-1, qkv.shape[-1]).index_select(0, self.there).split(self.sizes)
-        return [(q.view(self.q_shape), kv.view(self.kv_shape)) for q, kv in zip(parts[::2], parts[1::2], strict=True)]
+    def gather(self, qkv: Tensor) -> None:
+        """Bring a step's [B, 1, heads + 2 * kv_heads, D] to the groups."""
+        torch.index_select(qkv.view(-1, qkv.shape[-1]), 0, self.there, out=self.room.there)
 
-    def answered(self) -> Tensor:
-        """The answers in the order of heads, [B, 1, heads, D]; one group alone is in it already."""
-        answers = self.all_answers if self.back is None else self.all_answers.index_select(0, self.back)
+    def answers(self) -> Tensor:
+        """The groups' answers, [B, 1, heads, D]; overwritten by the next ones where one group alone gives them."""
+        answers = self.room.back if self.back is None else self.room.back.index_select(0, self.back)
         return answers.view(self.shape)

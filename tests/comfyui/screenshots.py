@@ -61,10 +61,8 @@ def main() -> None:
             tab.page.set_viewport_size(VIEW)
             tab.load(graph())
             tab.page.evaluate("() => app.queuePrompt(0)")
-            tab.page.wait_for_function(
-                "() => document.querySelectorAll('.ssd-janus-meter[data-state=done]').length > 1"
-            )
-            tab.page.wait_for_timeout(4000)  # until pictures are there and everything has its place
+            tab.meters("done").nth(1).wait_for()
+            tab.page.wait_for_timeout(9000)  # until pictures are there and what pops up has gone
             tab.screenshot(PACK / "docs" / f"comfyui-{name}.png")
             tab.page.close()
         browser.close()
