@@ -17,6 +17,7 @@ from ..evaluate.shapes import ShapesScore, held_out_prompts, score, score_folder
 from ..loop import generate
 from ..models.base import ImageModel
 from ..policies import METHODS, Policy
+from ..report import settings_of, versions
 from ..sampling import Sampling
 from .console import OUT, table
 from .drawing import progress
@@ -63,11 +64,12 @@ def shapes(
 ) -> None:
     """ShapesEval: does each picture show what its prompt asks for?"""
     require_scipy()
+    about: dict[str, Any]
     if report_to:
         prepare_file(report_to)
     if folder:
         refuse_given(context, {"folder", "report_to"}, "--folder draws nothing")
-        result = score_folder(folder)
+        result, about = score_folder(folder), {"folder": str(folder)}
     else:
         if prompts < 1 or batch < 1:
             raise UserError("--prompts and --batch are 1 at least.")
@@ -76,9 +78,17 @@ def shapes(
         loaded, _ = read_model(model, device, dtype)
         pictures = draw_all(loaded, captions, policy, batch, seed, sampling)
         result = score([picture.numpy() for picture in pictures], captions)
+        about = {
+            "model": loaded.name,
+            "method": method,
+            "settings": settings_of(
+                loaded, policy.fit(loaded), {"seed": seed, "batch": batch, **asdict(Sampling(**sampling))}
+            ),
+            "versions": versions(loaded.device),
+        }
     show(result)
     if report_to:
-        figures = {"accuracy": result.accuracy, "overall": result.overall} | asdict(result)
+        figures = about | {"accuracy": result.accuracy, "overall": result.overall} | asdict(result)
         report_to.write_text(json.dumps(figures, indent=1), encoding="utf-8")
 
 

@@ -37,7 +37,8 @@ def test_a_folder_is_scored(terminal: Terminal) -> None:
     assert right == ["2", "1.000"]
     assert shown["overall"] == ["12", f"{(5 + 2 / 3) / 6:.3f}"]
     assert not terminal.loaded
-    assert sum(not verdict["reason"] for verdict in evaluate(terminal, "--folder", "drawn")["verdicts"]) == 11
+    scores = evaluate(terminal, "--folder", "drawn")
+    assert (scores["folder"], sum(not verdict["reason"] for verdict in scores["verdicts"])) == ("drawn", 11)
 
 
 @pytest.mark.parametrize("option", ["--model", "--method", "--prompts", "--seed", "--budget", "--top-k"])
@@ -82,6 +83,8 @@ def test_held_out_prompts_are_drawn_and_scored(terminal: Terminal, monkeypatch: 
     plain = ("--method", "window", "--budget", 70, "--prompts", 7, "--seed", 3)
     scores = evaluate(terminal, *plain)
     assert [verdict["caption"] for verdict in scores["verdicts"]] == held_out_prompts(7)
+    assert (scores["model"], scores["method"], "torch" in scores["versions"]) == ("tiny", "window", True)
+    assert scores["settings"].items() >= {"budget": 70, "seed": 3, "batch": 16, "guidance": 5.0}.items()
     evaluate(terminal, *plain, "--batch", 2)
     assert torch.equal(pictures[0], pictures[1])  # however many at once
     import ssd_core
