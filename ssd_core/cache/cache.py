@@ -62,8 +62,8 @@ class SlotCache:
             return RankedSlots(ranking, *size)
 
         self.layers = [[slots_for(group) for group in groups] for groups in self.groups]
-        # layers whose heads are grouped alike share one order
         room = Room(len(prompts), geometry, dtype, device)
+        # layers whose heads are grouped alike share one order
         orders = {tuple(groups): Order(groups, geometry, room) for groups in self.groups}
         self.orders = [orders[tuple(groups)] for groups in self.groups]
 
