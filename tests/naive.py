@@ -52,14 +52,15 @@ class NaiveHead:
         if not self.leaving:
             assert isinstance(self.policy, RankingPolicy)
             view = View(
-                torch.tensor([droppable], dtype=torch.int32),
-                torch.tensor([[self.score[position] for position in droppable]]),
+                torch.tensor([self.alive], dtype=torch.int32),
+                torch.tensor([[self.score[position] for position in self.alive]]),
                 len(self.keys) - 1,
                 self.columns,
                 self.keep.role,
             )
             order = self.policy.priority(view)[0].argsort(stable=True).tolist()  # of equals the older goes
-            self.leaving = [droppable[place] for place in order[: self.refresh]]
+            ranked = [self.alive[place] for place in order if self.alive[place] >= self.keep.pinned]
+            self.leaving = ranked[: self.refresh]
         return self.leaving.pop(0)
 
     def answer(self, queries: Tensor) -> Tensor:

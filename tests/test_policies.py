@@ -163,6 +163,11 @@ def test_recent_tokens_stand_above_every_score(recent: int | None, order: list[i
     assert order_of(SSD(recent=recent), view) == order
 
 
+def test_half_of_the_slots_are_for_recent_tokens_where_that_is_more_than_a_row() -> None:
+    view = view_of([7, 1, 9, 6, 2, 5, 8], [0.1, 5.0, 0.2, 0.3, 0.0, 900.0, 5e4], columns=1)
+    assert order_of(SSD(), view) == [2, 6, 1, 5, 7, 8, 9]
+
+
 def test_literal_ranks_by_the_score_alone() -> None:
     view = view_of([7, 1, 9, 6, 2, 5, 8], [0.1, 5.0, 0.2, 0.3, 0.0, 900.0, 5e4])
     assert order_of(SSD(literal=True), view) == [2, 7, 9, 6, 1, 5, 8]

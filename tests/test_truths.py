@@ -165,13 +165,12 @@ def test_the_plan_is_what_is_counted(policy: Policy, prompts: Sequence[str], gui
         prefill_peak, counter.peak = counter.peak, counter.live
         slots = [slots for layer in cache.layers for slots in layer]
         kv_bytes = sum(part.keys.nbytes + part.values.nbytes for part in slots)
-        held = sum(
-            tensor.untyped_storage().nbytes() for part in (*slots, *set(cache.orders)) for tensor in tensors_of(part)
-        )
+        parts = (*slots, *set(cache.orders), cache.orders[0].room)
+        held = sum(tensor.untyped_storage().nbytes() for part in parts for tensor in tensors_of(part))
         draw_tokens(model, cache, rows, seeds, sampling, planned, Clock(model.device))
         drawing_peak = counter.peak
         cache.free()
-        del slots
+        del slots, parts
         assert counter.live == 0
         counter.peak = 0
         model.decode_image(torch.zeros(1, model.geometry.tokens, dtype=torch.int64))

@@ -25,7 +25,7 @@ class SSD(RankingPolicy):
     budget: mean slots per head, a share of prompt + image such as 0.2 or a count of tokens such as 115.
     refresh: tokens between two rankings, or 'row' (the paper's row buffer; here it takes no memory beyond the budget).
     tau: where semantic begins.
-    recent: newest tokens a semantic head never drops; a row + 1 unless given.
+    recent: newest tokens a semantic head never drops; half of its slots, a row + 1 at least, unless given.
     half_life: rows after which attention received counts half; 1 unless given.
     pin_prompt: whether the prompt is never dropped; on unless given.
     literal: as the paper has it, where nothing is pinned, scores never fade and no token is kept for being recent.
@@ -78,6 +78,6 @@ class SSD(RankingPolicy):
     def priority(self, view: View) -> Tensor:
         if self.literal:
             return view.score
-        recent = view.columns + 1 if self.recent is None else self.recent
+        recent = max(view.columns + 1, view.position.shape[1] // 2) if self.recent is None else self.recent
         age = view.newest - view.position
         return view.score.where(age >= recent, RECENT - age)
