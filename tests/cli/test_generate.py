@@ -22,7 +22,7 @@ METHOD = {
     "full": ("--method", "full"),
     "window": ("--method", "window", "--budget", 8),
     "streaming": ("--method", "streaming", "--budget", 8),
-    "ssd": ("--method", "ssd", "--budget", 14, *MAP),
+    "ssd": ("--method", "ssd", "--budget", 16, *MAP),
 }
 # every option, where it is taken: each changes what is drawn
 OPTIONS: dict[str, list[tuple[object, ...]]] = {
@@ -42,7 +42,7 @@ OPTIONS: dict[str, list[tuple[object, ...]]] = {
         ("--refresh", 1),
         ("--tau", 0.7),
         ("--recent", 0),
-        ("--half-life", 40.0),
+        ("--half-life", 0.1),
         ("--no-pin-prompt",),
         ("--literal",),
         ("--head-map", "other.safetensors"),
@@ -54,7 +54,7 @@ CHANGES = [(name, option) for name, own in OPTIONS.items() for option in own]
 @pytest.mark.parametrize(("method", "option"), CHANGES, ids=lambda part: "".join(map(str, part)))
 def test_each_option_changes_what_is_drawn(terminal: Terminal, method: str, option: tuple[object, ...]) -> None:
     random_map(terminal.model.geometry, seed=7).save("other.safetensors")
-    plain = ("abcde", *METHOD[method], "--images", 3)
+    plain = ("abcde", *METHOD[method], "--images", 24)
     assert terminal.tokens(*plain) != terminal.tokens(*plain, *option)
 
 
@@ -141,7 +141,7 @@ def test_a_png_says_what_it_was_drawn_from(terminal: Terminal) -> None:
     assert {(text["model"], text["method"]) for text in texts} == {("tiny", "ssd")}
     settings = json.loads(texts[0]["settings"])
     assert settings == report["settings"]
-    assert (settings["budget"], settings["guidance"], settings["seed"]) == (14, 2.0, 3)
+    assert (settings["budget"], settings["guidance"], settings["seed"]) == (16, 2.0, 3)
 
 
 def paint_file(path: str, picture: np.ndarray[Any, Any]) -> str:
