@@ -19,13 +19,17 @@ from ssd_core.sampling import Sampling, streams
 class NaiveHead:
     """One key-value head of one row: everything it ever saw, and which positions it still holds."""
 
-    def __init__(self, keep: Keep, policy: Policy, columns: int, refresh: int, fade: float) -> None:
+    def __init__(
+        self, keep: Keep, policy: Policy, columns: int, refresh: int, fade: float, kept_queries: int = 0
+    ) -> None:
         self.keep, self.policy, self.columns, self.refresh, self.fade = keep, policy, columns, refresh, fade
+        self.kept_queries = kept_queries
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
         self.alive: list[int] = []
         self.score: dict[int, float] = {}
         self.leaving: list[int] = []
+        self.queries: list[Tensor] = []
 
     def remember(self, keys: Tensor, values: Tensor) -> None:
         """A prompt [T, D] comes at once; of one that is too long the pinned tokens stay, and the newest."""
@@ -52,16 +56,24 @@ class NaiveHead:
         if not self.leaving:
             assert isinstance(self.policy, RankingPolicy)
             view = View(
-                torch.tensor([self.alive], dtype=torch.int32),
-                torch.tensor([[self.score[position] for position in self.alive]]),
-                len(self.keys) - 1,
-                self.columns,
-                self.keep.role,
+                position=torch.tensor([self.alive], dtype=torch.int32),
+                score=torch.tensor([[self.score[position] for position in self.alive if self.policy.scores]]),
+                keys=torch.stack([self.keys[position] for position in self.alive])[None],
+                values=torch.stack([self.values[position] for position in self.alive])[None],
+                queries=self.newest_queries(),
+                newest=len(self.keys) - 1,
+                columns=self.columns,
+                role=self.keep.role,
             )
             order = self.policy.priority(view)[0].argsort(stable=True).tolist()  # of equals the older goes
             ranked = [self.alive[place] for place in order if self.alive[place] >= self.keep.pinned]
             self.leaving = ranked[: self.refresh]
         return self.leaving.pop(0)
+
+    def newest_queries(self) -> Tensor:
+        """As a policy sees them, [1, Q, G, D]."""
+        newest = self.queries[max(0, len(self.queries) - self.kept_queries) :]
+        return torch.stack(newest)[None] if newest else torch.empty(1, 0, 1, self.keys[0].shape[-1])
 
     def answer(self, queries: Tensor) -> Tensor:
         """Queries [G, D] of the newest token -> [G, D]."""
@@ -70,6 +82,7 @@ class NaiveHead:
         mask = torch.full((len(keys),), -torch.inf)
         mask[self.alive] = 0
         weights = (logits + mask).softmax(-1)
+        self.queries.append(queries)
         received = weights.sum(0).tolist()
         for position in self.alive:
             self.score[position] = self.score[position] * self.fade + received[position]
@@ -85,11 +98,12 @@ class NaiveCache:
         ranking = isinstance(policy, RankingPolicy)
         refresh = policy.steps_between(geometry) if isinstance(policy, RankingPolicy) else 0
         fade = policy.fade(geometry) if isinstance(policy, RankingPolicy) else 1.0
+        kept_queries = policy.queries(geometry) if isinstance(policy, RankingPolicy) else 0
         assert ranking or refresh == 0
         self.heads = [
             [
                 [
-                    NaiveHead(keep, policy, geometry.columns, refresh, fade)
+                    NaiveHead(keep, policy, geometry.columns, refresh, fade, kept_queries)
                     for keep in policy.keeps(geometry, length)[layer]
                 ]
                 for length in prompts

@@ -117,7 +117,7 @@ def test_running_out_of_memory_is_explained_and_gives_everything_back(
             if where == "prefill":
                 raise error
 
-    def attend(q: Tensor, keys: Tensor, values: Tensor, output: Tensor) -> Tensor:
+    def attend(q: Tensor, keys: Tensor, values: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
         nonlocal answers
         answers += q.device.type != "meta"
         if where == "step" and answers > 9:

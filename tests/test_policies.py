@@ -146,8 +146,17 @@ def test_query_heads_that_share_keys_are_judged_by_their_mean() -> None:
 
 
 def view_of(position: list[int], score: list[float], columns: int = 4) -> View:
-    newest = max(position)
-    return View(torch.tensor([position], dtype=torch.int32), torch.tensor([score]), newest, columns, "semantic")
+    unseen = torch.empty(1, len(position), 0)
+    return View(
+        position=torch.tensor([position], dtype=torch.int32),
+        score=torch.tensor([score]),
+        keys=unseen,
+        values=unseen,
+        queries=torch.empty(1, 0, 1, 0),
+        newest=max(position),
+        columns=columns,
+        role="semantic",
+    )
 
 
 def order_of(policy: SSD, view: View) -> list[int]:

@@ -52,7 +52,7 @@ class SlotCache:
         self.groups = list(group_pairs(policy, geometry, prompts))
         ranking = None
         if isinstance(policy, RankingPolicy):
-            ranking = Ranking(policy, policy.steps_between(geometry), policy.fade(geometry), geometry.columns)
+            ranking = Ranking.of(policy, geometry)
 
         def slots_for(group: Alike) -> Slots:
             size = (len(group.rows) * len(group.heads), group.keep, geometry.head_dim, dtype, device)

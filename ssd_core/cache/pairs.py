@@ -73,17 +73,19 @@ class Order:
         # one group alone is in order already
         self.back = torch.cat(pairs).argsort().to(room.back.device) if len(groups) > 1 else None
         self.room, self.shape = room, (-1, 1, heads, dim)
-        sizes = [size for own in pairs for size in (len(own) * len(shared), 2 * len(own))]
-        parts = self.room.there.split(sizes)
-        answers = self.room.back.split([len(own) for own in pairs])
-        self.groups = [
-            (q.view_as(answer), kv.view(2, -1, dim), answer)
-            for q, kv, answer in zip(parts[::2], parts[1::2], answers, strict=True)
-        ]
+        self.sizes = [size for own in pairs for size in (len(own) * len(shared), 2 * len(own))]
+        answers = room.back.split([len(own) for own in pairs])
+        self.groups = [(*brought, answer) for brought, answer in zip(self.split(room.there), answers, strict=True)]
 
     @property
     def nbytes(self) -> int:
         return self.there.nbytes + (0 if self.back is None else self.back.nbytes)
+
+    def split(self, gathered: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """What was gathered, by group: queries [n, G, D], keys and values [2, n, D]."""
+        dim, parts = gathered.shape[-1], gathered.split(self.sizes)
+        group = self.room.back.shape[1]
+        return [(q.view(-1, group, dim), kv.view(2, -1, dim)) for q, kv in zip(parts[::2], parts[1::2], strict=True)]
 
     def gather(self, qkv: Tensor) -> None:
         """Bring a step's [B, 1, heads + 2 * kv_heads, D] to the groups."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..models.base import Geometry
 from ..policies.base import Keep, RankingPolicy, View
 from .slots import Slots
 
@@ -21,11 +22,20 @@ class Ranking:
     policy: RankingPolicy
     refresh: int  # tokens between two rankings
     fade: float  # of attention scores, each step
+    queries: int  # newest queries of a head that are kept
     columns: int  # image tokens in a row of the picture
+    group: int  # query heads of a key-value head
+
+    @classmethod
+    def of(cls, policy: RankingPolicy, geometry: Geometry) -> Ranking:
+        group = geometry.heads // geometry.kv_heads
+        refresh, fade, queries = policy.steps_between(geometry), policy.fade(geometry), policy.queries(geometry)
+        return cls(policy, refresh, fade, queries, geometry.columns, group)
 
 
 class RankedSlots(Slots):
-    """Slots that add up the attention each token gets; every `refresh` tokens the policy says who leaves next.
+    """Slots that note what their policy asks for: the attention each token gets, the newest queries. Every `refresh`
+    tokens the policy says who leaves next.
 
     A token that was ranked lowest stays attended until a new token takes its slot. So a refresh once a row needs no
     more slots than one at each step; it only chooses who leaves a row ahead. Those who leave are moved into the last
@@ -45,40 +55,63 @@ class RankedSlots(Slots):
         self.ranking = ranking
         self.position = torch.arange(keep.slots, dtype=torch.int32, device=device).repeat(count, 1)
         # Fading every score at each step would write all of them. Instead they are kept in a unit that grows.
-        self.score = torch.zeros(count, keep.slots, dtype=torch.float32, device=device)
+        self.scores = ranking.policy.scores
+        self.score = torch.zeros(count, keep.slots if self.scores else 0, dtype=torch.float32, device=device)
         self.unit = 1.0
         self.growth = 1 / max(ranking.fade, LEAST_FADE)
         self.last = keep.slots - ranking.refresh  # where the slots of those who leave begin
         self.first_rows = torch.arange(2 * count, device=device) * keep.slots  # of kv as [2 * n * S, D], each pair's
+        self.queries = torch.empty(count, ranking.queries, ranking.group, head_dim, dtype=dtype, device=device)
+        self.asked = 0  # queries that have come so far
         self.ranked = False
         self.taken = 0  # of the last slots, how many were overwritten since the last ranking
 
     @property
     def bookkeeping_bytes(self) -> int:
-        return sum(part.nbytes for part in (self.position, self.score, self.first_rows))
+        return sum(part.nbytes for part in (self.position, self.score, self.queries, self.first_rows))
 
     def fill(self, keys: Tensor, values: Tensor) -> None:
         super().fill(keys, values)
         self.position[:, : self.held] = super().positions()
 
-    def write(self, kv: Tensor) -> None:
-        """Store the newest token in the next free slot, or else in that of the next token to leave."""
-        if self.stored < self.keep.slots:
-            super().write(kv)
-            return
-        if not self.ranked or self.taken == self.ranking.refresh:
-            self.rank()
-        slot = self.last + self.taken
-        self.kv.select(2, slot).copy_(kv)
-        self.score.select(1, slot).zero_()
-        self.taken += 1
-
-    def observe(self, weights: Tensor) -> None:
+    def next_slot(self) -> int:
+        """The slot of a token that comes, which counts as stored from now on: a free one, or else that of the next
+        token to leave."""
         if self.unit > LARGEST_UNIT:
             self.settle()
+        if self.stored < self.keep.slots:
+            slot = self.stored
+        else:
+            if not self.ranked or self.taken == self.ranking.refresh:
+                self.rank()
+            slot = self.last + self.taken
+            self.taken += 1
         self.unit *= self.growth
-        received = weights.sum(1) if weights.shape[1] > 1 else weights[:, 0]
-        self.score[:, : received.shape[1]].add_(received, alpha=self.unit)
+        self.stored += 1
+        return slot
+
+    def put(self, slot: int, kv: Tensor) -> None:
+        super().put(slot, kv)
+        if self.ranked and self.scores:  # the slot had a token before
+            self.score.select(1, slot).zero_()
+
+    def next_query(self) -> int:
+        """Where the newest query is kept, for slots that keep some; the oldest one's place."""
+        self.asked += 1
+        return (self.asked - 1) % self.ranking.queries
+
+    def observe(self, q: Tensor, weights: Tensor) -> None:
+        if self.ranking.queries:
+            self.queries.select(1, self.next_query()).copy_(q)
+        if self.scores:
+            received = weights.sum(1) if weights.shape[1] > 1 else weights[:, 0]
+            self.score[:, : received.shape[1]].add_(received, alpha=self.unit)
+
+    def newest_queries(self) -> Tensor:
+        """[n, Q, G, D], the newest last."""
+        if self.asked <= self.ranking.queries:
+            return self.queries[:, : self.asked]
+        return self.queries.roll(-(self.asked % self.ranking.queries), 1)
 
     def settle(self) -> None:
         """Bring the scores back to a unit of 1."""
@@ -90,7 +123,16 @@ class RankedSlots(Slots):
         """Choose whose slots the next tokens take; of tokens ranked alike the older leaves first."""
         self.note_positions()
         self.settle()
-        view = View(self.position, self.score, self.stored - 1, self.ranking.columns, self.keep.role)
+        view = View(
+            position=self.position,
+            score=self.score,
+            keys=self.keys,
+            values=self.values,
+            queries=self.newest_queries(),
+            newest=self.stored - 1,
+            columns=self.ranking.columns,
+            role=self.keep.role,
+        )
         priority = self.ranking.policy.priority(view).masked_fill(self.position < self.keep.pinned, torch.inf)
         # One integer a slot that sorts like (priority, position). The bits of a float sort like the float itself, but
         # for negative ones, whose magnitude must be flipped.
@@ -116,7 +158,7 @@ class RankedSlots(Slots):
         last = kv.index_select(0, rows(leaving)).view(2, pairs, refresh, -1)
         kv.index_copy_(0, rows(free), kv.index_select(0, rows(staying)))
         self.kv[:, :, self.last :] = last
-        for part in (self.position, self.score):
+        for part in (self.position, self.score) if self.scores else (self.position,):
             last = part.gather(1, leaving)
             part.scatter_(1, free, part.gather(1, staying))
             part[:, self.last :] = last

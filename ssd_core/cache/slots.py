@@ -54,21 +54,27 @@ class Slots:
 
     def attend(self, q: Tensor, kv: Tensor, output: Tensor) -> None:
         """Store the newest token, kv [2, n, D], then answer its queries q [n, G, D] in `output` [n, G, D]."""
-        self.write(kv)
-        self.stored += 1
+        self.put(self.next_slot(), kv)
         keys, values = self.keys, self.values
         if self.stored < self.keep.slots:
             keys, values = keys[:, : self.stored], values[:, : self.stored]
-        self.observe(attend_slots(q, keys, values, output))
+        weights, _ = attend_slots(q, keys, values, output)
+        self.observe(q, weights)
 
-    def write(self, kv: Tensor) -> None:
-        """Store the newest token in the next free slot, or else in the oldest token's."""
+    def next_slot(self) -> int:
+        """The slot of a token that comes, which counts as stored from now on: a free one, or else the oldest's."""
         size, pinned = self.keep.slots, self.keep.pinned
         slot = self.stored if self.stored < size else pinned + (self.stored - pinned) % (size - pinned)
+        self.stored += 1
+        return slot
+
+    def put(self, slot: int, kv: Tensor) -> None:
+        """Store a token, kv [2, n, D]."""
         self.kv.select(2, slot).copy_(kv)
 
-    def observe(self, weights: Tensor) -> None:
-        """Look at the newest attention row, float32 [n, G, held]. The oldest leave whatever it says."""
+    def observe(self, q: Tensor, weights: Tensor) -> None:
+        """Look at the newest queries [n, G, D] and their attention rows, float32 [n, G, held]. The oldest leave
+        whatever these say."""
 
     def positions(self) -> Tensor:
         """int32 [n, held]: the position each filled slot's token came from."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
@@ -39,7 +39,10 @@ class View:
 
     position: int32 [n, S], the place in the sequence a slot's token came from.
     score: float32 [n, S], the attention a slot's token has received since it came, summed over the queries of its
-        head, faded by the policy's `fade` each step.
+        head, faded by the policy's `fade` each step; [n, 0] for a policy that asks for no `scores`.
+    keys, values: [n, S, D], as the slots hold them, keys turned to their positions.
+    queries: [n, Q, G, D], those of the newest Q image tokens that were fed, the newest last, turned to their positions;
+        Q is what the policy's `queries` asks for, or as many as there have been.
     newest: the position of the token last stored.
     columns: image tokens in a row of the picture.
     role: the pairs' role.
@@ -47,6 +50,9 @@ class View:
 
     position: Tensor
     score: Tensor
+    keys: Tensor
+    values: Tensor
+    queries: Tensor
     newest: int
     columns: int
     role: str
@@ -65,9 +71,13 @@ class Policy(ABC):
 
 
 class RankingPolicy(Policy):
-    """A policy that ranks tokens instead of dropping the oldest."""
+    """A policy that ranks tokens instead of dropping the oldest.
+
+    scores: whether the attention that tokens receive is added up for it.
+    """
 
     refresh: int | Literal["row"]
+    scores: ClassVar[bool] = True
 
     def steps_between(self, geometry: Geometry) -> int:
         """How many tokens are drawn between two rankings."""
@@ -76,6 +86,10 @@ class RankingPolicy(Policy):
     def fade(self, geometry: Geometry) -> float:
         """What an attention score is multiplied with at each step."""
         return 1.0
+
+    def queries(self, geometry: Geometry) -> int:
+        """How many of a head's newest queries are kept for `priority` to look at."""
+        return 0
 
     @abstractmethod
     def priority(self, view: View) -> Tensor:

@@ -13,7 +13,8 @@ def test_attention_is_torch_s_own(group: int, dtype: torch.dtype) -> None:
     random = torch.Generator().manual_seed(0)
     q, keys, values = (torch.randn(5, size, 8, generator=random).to(dtype) for size in (group, 7, 7))
     output = torch.empty_like(q)
-    weights = attend_slots(q, keys, values, output)
+    weights, answers = attend_slots(q, keys, values, output)
+    assert answers is output
     expected = scaled_dot_product_attention(q.float(), keys.float(), values.float())
     torch.testing.assert_close(output.float(), expected, rtol=0, atol=1e-5 if dtype is torch.float32 else 0.03)
     assert (output.dtype, weights.dtype, weights.shape) == (dtype, torch.float32, (5, group, 7))

@@ -17,25 +17,32 @@ from tests.naive import NaiveHead
 from tests.table import check_positions
 
 DIM, GROUP, COLUMNS = 4, 2, 5
+By = Literal["score", "queries", "position"]
 
 
 @dataclass(frozen=True)
 class Ranked(RankingPolicy):
-    """Ranks by attention, or by nothing but the position modulo 3, many alike and most below 0."""
+    """Ranks by attention, by how well keys and values answer the kept queries, or by nothing but the position modulo 3,
+    many alike and most below 0."""
 
-    by_score: bool = True
+    by: By = "score"
     refresh: int | Literal["row"] = 1
 
     def keeps(self, geometry: Geometry, prompt: int) -> list[list[Keep]]:
         raise NotImplementedError
 
     def priority(self, view: View) -> Tensor:
-        return view.score if self.by_score else view.position % 3 - 2.0
+        if self.by == "queries":
+            # of a lone value and of the queries' order, too, so that each must be right
+            ages = torch.arange(1.0, view.queries.shape[1] + 1)
+            asked = torch.einsum("nqgd,nsd,q->ns", view.queries, view.keys, ages)
+            return asked + view.values[..., 0]
+        return view.score if self.by == "score" else view.position % 3 - 2.0
 
 
-def slots_of(keep: Keep, refresh: int, fade: float, count: int, by_score: bool = True) -> Slots:
+def slots_of(keep: Keep, refresh: int, fade: float, count: int, by: By = "score", queries: int = 0) -> Slots:
     if keep.ranked:
-        ranking = Ranking(Ranked(by_score), refresh, fade, COLUMNS)
+        ranking = Ranking(Ranked(by), refresh, fade, queries, COLUMNS, GROUP)
         return RankedSlots(ranking, count, keep, DIM, torch.float32, "cpu")
     return Slots(count, keep, DIM, torch.float32, "cpu")
 
@@ -60,20 +67,21 @@ def cases(draw: st.DrawFn) -> tuple[Keep, int, int]:
 @given(
     case=cases(),
     fade=st.sampled_from([1.0, 0.8, 1e-5]),
-    by_score=st.booleans(),
+    by=st.sampled_from(["score", "queries", "position"]),
+    asked=st.integers(1, 5),
     steps=st.integers(1, 20),
     count=st.integers(1, 3),
     seed=st.integers(0, 99),
 )
 def test_slots_hold_what_the_reference_holds(
-    case: tuple[Keep, int, int], fade: float, by_score: bool, steps: int, count: int, seed: int
+    case: tuple[Keep, int, int], fade: float, by: By, asked: int, steps: int, count: int, seed: int
 ) -> None:
     keep, refresh, prompt = case
     random = torch.Generator().manual_seed(seed)
     keys, values = torch.randn(2, count, prompt + steps, DIM, generator=random)
     queries = 3 * torch.randn(count, prompt + steps, GROUP, DIM, generator=random)
-    slots, unseen = (slots_of(keep, refresh, fade, count, by_score) for _ in range(2))
-    heads = [NaiveHead(keep, Ranked(by_score), COLUMNS, refresh, fade) for _ in range(count)]
+    slots, unseen = (slots_of(keep, refresh, fade, count, by, asked) for _ in range(2))
+    heads = [NaiveHead(keep, Ranked(by), COLUMNS, refresh, fade, asked) for _ in range(count)]
     for part in (slots, unseen):
         part.fill(keys[:, :prompt], values[:, :prompt])
     for head, k, v in zip(heads, keys, values, strict=True):
@@ -99,7 +107,7 @@ def test_slots_hold_what_the_reference_holds(
 
 
 def test_of_tokens_ranked_alike_the_older_goes_first() -> None:
-    slots = slots_of(Keep(9, pinned=1, ranked=True), refresh=4, fade=1.0, count=1, by_score=False)
+    slots = slots_of(Keep(9, pinned=1, ranked=True), refresh=4, fade=1.0, count=1, by="position")
     token = torch.zeros(1, DIM)
     slots.fill(torch.zeros(1, 9, DIM), torch.zeros(1, 9, DIM))
     gone: list[int] = []
@@ -123,7 +131,7 @@ def test_a_token_that_comes_owes_nothing_to_the_one_before_it() -> None:
 
 @pytest.mark.parametrize("ranked", [False, True])
 def test_bytes_are_those_of_the_tensors(ranked: bool) -> None:
-    slots = slots_of(Keep(6, 2, ranked), refresh=3, fade=1.0, count=5)
+    slots = slots_of(Keep(6, 2, ranked), refresh=3, fade=1.0, count=5, queries=7)
     assert slots.kv_bytes == 2 * 5 * 6 * DIM * 4
-    # a position and a score a slot, of 4 bytes each, and of each pair's keys and values the first row, of 8
-    assert slots.bookkeeping_bytes == (5 * 6 * (4 + 4) + 2 * 5 * 8 if ranked else 0)
+    # a position and a score a slot, of 4 bytes each, 7 queries, and of each pair's keys and values the first row, of 8
+    assert slots.bookkeeping_bytes == (5 * 6 * (4 + 4) + 5 * 7 * GROUP * DIM * 4 + 2 * 5 * 8 if ranked else 0)
