@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ssd_core import loop
+from ssd_core import step as step_module
 from ssd_core.cache.cache import SlotCache
 from ssd_core.cache.slots import Slots
 from ssd_core.clock import Clock
@@ -145,7 +146,7 @@ def watch(monkeypatch: pytest.MonkeyPatch, see: Callable[[SlotCache], object]) -
         see(cache)
         return logits
 
-    monkeypatch.setattr(loop, "step", watched)
+    monkeypatch.setattr(step_module, "step", watched)
 
 
 def tensors_of(holder: object) -> list[Tensor]:

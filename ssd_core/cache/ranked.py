@@ -57,7 +57,6 @@ class RankedSlots(Slots):
         # Fading every score at each step would write all of them. Instead they are kept in a unit that grows.
         self.scores = ranking.policy.scores
         self.score = torch.zeros(count, keep.slots if self.scores else 0, dtype=torch.float32, device=device)
-        self.unit = 1.0
         self.growth = 1 / max(ranking.fade, LEAST_FADE)
         self.last = keep.slots - ranking.refresh  # where the slots of those who leave begin
         self.first_rows = torch.arange(2 * count, device=device) * keep.slots  # of kv as [2 * n * S, D], each pair's
@@ -96,9 +95,9 @@ class RankedSlots(Slots):
             self.score.select(1, slot).zero_()
 
     def next_query(self) -> int:
-        """Where the newest query is kept, for slots that keep some; the oldest one's place."""
+        """Where the newest query goes: the place of the oldest."""
         self.asked += 1
-        return (self.asked - 1) % self.ranking.queries
+        return (self.asked - 1) % max(self.ranking.queries, 1)
 
     def observe(self, q: Tensor, weights: Tensor) -> None:
         if self.ranking.queries:
@@ -111,7 +110,7 @@ class RankedSlots(Slots):
         """[n, Q, G, D], the newest last."""
         if self.asked <= self.ranking.queries:
             return self.queries[:, : self.asked]
-        return self.queries.roll(-(self.asked % self.ranking.queries), 1)
+        return self.queries.roll(-(self.asked % max(self.ranking.queries, 1)), 1)
 
     def settle(self) -> None:
         """Bring the scores back to a unit of 1."""

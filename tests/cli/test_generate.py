@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -227,8 +228,8 @@ def test_the_report_is_whole(terminal: Terminal) -> None:
     }  # fmt: skip
     assert (report["model"], report["method"]) == ("tiny", "window")
     assert report["settings"] == {
-        "images_per_prompt": 2, "seed": 0, "negative": "cd", "guidance": 5.0, "temperature": 1.0, "top_k": 0,
-        "top_p": 1.0, "greedy": False, "budget": 8, "pin_prompt": True, "dtype": "float32",
+        "images_per_prompt": 2, "seed": 0, "negative": "cd", "compiled": False, "guidance": 5.0, "temperature": 1.0,
+        "top_k": 0, "top_p": 1.0, "greedy": False, "budget": 8, "pin_prompt": True, "dtype": "float32",
     }  # fmt: skip
     assert [(image["prompt"], image["seed"], len(image["tokens"])) for image in report["images"]] == [
         ("ab", 0, 16),
@@ -242,6 +243,17 @@ def test_the_report_is_whole(terminal: Terminal) -> None:
     assert report["tokens_per_second"] == pytest.approx(32 / seconds["decode"])
     assert set(report["versions"]) == {"ssd_core", "torch", "transformers", "python", "device"}
     assert report["versions"]["transformers"] == importlib.metadata.version("transformers")
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="compiling takes a C++ compiler")
+def test_the_command_line_compiles_when_told_to(terminal: Terminal) -> None:
+    from ssd_core.compiled import KNOWN
+
+    known = set(KNOWN)
+    told, plain = (terminal.generate("ab", *METHOD["window"], *flags) for flags in (["--compile"], []))
+    assert (told["settings"]["compiled"], plain["settings"]["compiled"]) == (True, False)
+    assert [image["tokens"] for image in told["images"]] == [image["tokens"] for image in plain["images"]]
+    assert len(KNOWN - known) == 1
 
 
 def test_the_output_is_the_files_and_the_cache(terminal: Terminal) -> None:
