@@ -11,6 +11,7 @@ from torch import Tensor
 from ssd_core import UserError, generate
 from ssd_core.heads import measure, shares
 from ssd_core.heads.measure import ShareMeter, outside
+from ssd_core.heads.replay import Shown
 from ssd_core.models.base import Geometry, ImageModel
 from ssd_core.models.decoder import split_heads
 from ssd_core.policies import SSD
@@ -79,8 +80,8 @@ def test_shares_are_exact_where_the_prompt_takes_nearly_all_attention() -> None:
     q, k = torch.zeros(1, 2 + 15, 1, 2), torch.zeros(1, 2 + 15, 1, 2)
     q[..., 0] = 2**0.5
     k[:, :2, :, 0] = 200
-    meter = ShareMeter(geometry, prompt=2, neighbourhood=6, device="cpu")
-    meter.attend(0, torch.cat([q, k, k], 2))
+    meter = ShareMeter(geometry, neighbourhood=6, device="cpu")
+    Shown(geometry, prompt=2, meters=[meter]).attend(0, torch.cat([q, k, k], 2))
     even = [(image + 1 - 6) / (image + 1) for image in range(6, 15)]
     assert meter.shares().item() == pytest.approx(sum(even) / len(even), abs=1e-6)
 
@@ -110,9 +111,9 @@ def synthetic(look: dict[str, float]) -> Tensor:
 
 def share_of(attention: Tensor) -> float:
     """What the measure makes of a head's attention, given in rows of the picture as it comes from a decoder."""
-    meter = ShareMeter(JANUS, prompt=0, neighbourhood=NEAR, device="cpu")
+    meter = ShareMeter(JANUS, neighbourhood=NEAR, device="cpu")
     for start, stop in pairwise([*range(0, FED, JANUS.columns), FED]):
-        meter.add(0, attention[:, :, start:stop, :stop].log(), start)
+        meter.add(0, attention[:, :, start:stop, :stop].log(), prompt=0)
     return meter.shares().item()
 
 
