@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import ceil
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from .colours import heat
@@ -63,6 +64,11 @@ class Sheet:
     def dot(self, x: float, y: float, radius: float, colour: Colour) -> None:
         self.pen.ellipse(self._corners(x - radius, y - radius, x + radius, y + radius), colour)
 
+    def paste(self, x: int, y: int, width: int, height: int, pixels: npt.NDArray[np.uint8]) -> None:
+        """Pixels [rows, columns, 3], stretched to a box without smoothing."""
+        stretched = Image.fromarray(pixels).resize((width * FINE, height * FINE), Image.Resampling.NEAREST)
+        self.image.paste(stretched, (x * FINE, y * FINE))
+
     def text(self, x: float, y: float, text: str, anchor: str, colour: Colour = INK, size: int = SMALL) -> None:
         """anchor: as Pillow names them, 'la' for left and top, 'mm' for the middle."""
         self.pen.text((x * FINE, y * FINE), text, colour, ImageFont.load_default(size * FINE), anchor)
@@ -100,6 +106,11 @@ def axes(sheet: Sheet, grid: Grid) -> None:
         sheet.text(grid.left + head * grid.cell + middle, grid.bottom + 7, str(head), "ma")
     sheet.text(grid.left - 9, grid.top - LINE, "layer", "ra", FAINT)
     sheet.text(grid.right - 1, grid.bottom + 7 + LINE, "head", "ra", FAINT)
+
+
+def side_of(layers: int, heads: int, parts: int) -> int:
+    """Pixels of a head's square that shows `parts` things side by side, a whole number of pixels each."""
+    return max(min(96, 672 // max(layers, heads)) // parts, 1) * parts
 
 
 def every(count: int) -> int:

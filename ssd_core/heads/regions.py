@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,9 +11,15 @@ from torch import Tensor
 from ..errors import UserError
 from ..models.base import Geometry
 
-# What the query of an image token can attend, each token in one of them. Margins are the first and the last column,
-# two rows up and further: what lies nearer is near, margin or not.
-REGIONS = ("above", "row above", "own row", "margins", "rest", "prompt")
+# What the query of an image token can attend, each token in one of them. What is near is so at the margins too.
+REGIONS = {
+    "above": "the token straight above the one that asks, and its neighbours",
+    "row above": "what else is in the row above",
+    "own row": "from its first token to the one that asks",
+    "margins": "first and last column, two rows up and further",
+    "rest": "what else lies two rows up and further",
+    "prompt": "the prompt, with what stands around it",
+}
 NEAR = 3  # above, row above, own row come first
 HOLD = 0.9  # of the attention to image tokens (HeadKV, arXiv 2605.20600)
 
@@ -22,8 +29,6 @@ class Regions:
     """Means over pictures, for each head and each step, which is a row of the picture whose tokens ask.
 
     share: float32 [layers, heads, rows, REGIONS], parts of all attention, prompt included; they add up to 1.
-        above is the token straight above the one that asks, and its neighbours left and right; row above is the rest
-        of that row; own row ends with the token that asks.
     columns: float32 [layers, heads, rows, columns], the attention to margins and rest by the column it falls on.
     newest: float32 [layers, heads, rows], how many image tokens, backward from the newest, hold 0.9 of the attention to
         image tokens. By this number HeadKV tells local from global heads.
@@ -41,6 +46,19 @@ class Regions:
         """The mean over all queries of what is known by step: [layers, heads, rows, ...] -> [layers, heads, ...]."""
         weights = self.queries / self.queries.sum()
         return (steps.movedim(2, -1) * weights).sum(-1)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The figures for JSON, to four digits after the point: by [layer][head], and by [layer][head][step]."""
+        figures = {name: self.share[..., place] for place, name in enumerate(REGIONS)}
+        counts = {"newest": self.newest, "largest": self.largest}
+        return {
+            "regions": {name: self._figures(steps) for name, steps in figures.items()},
+            "columns": self._figures(self.columns),
+            "tokens_that_hold": {"attention": HOLD} | {name: self._figures(steps) for name, steps in counts.items()},
+        }
+
+    def _figures(self, steps: Tensor) -> dict[str, Any]:
+        return {"heads": rounded(self.whole(steps)), "steps": rounded(steps)}
 
 
 class RegionMeter:
@@ -103,3 +121,8 @@ def newest_holding(attention: Tensor) -> Tensor:
 def largest_holding(attention: Tensor) -> Tensor:
     """The smallest number of keys that hold HOLD of a query's attention; see `newest_holding`."""
     return (attention.sort(-1, descending=True).values.cumsum(-1) < HOLD).sum(-1) + 1
+
+
+def rounded(figures: Tensor) -> Any:
+    """Nested lists of figures that a file need not hold in full."""
+    return figures.double().mul(1e4).round().div(1e4).tolist()

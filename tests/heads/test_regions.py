@@ -20,6 +20,8 @@ from ssd_core.models.base import Geometry, ImageModel
 from tests.heads.whole import random_pictures, whole_attention
 from tests.tiny import tiny
 
+PLACES = list(REGIONS)
+
 
 def region(query: int, key: int, columns: int) -> str:
     """The region of an image token, or of the prompt where `key` is below 0, looked up from the picture."""
@@ -55,7 +57,7 @@ def plain_regions(model: ImageModel, ids: list[int], tokens: Tensor) -> tuple[Te
                 part = 1 / (len(tokens) * (g.columns - (row == g.rows - 1)))
                 for key in range(-prompt, query + 1):
                     name = region(query, key, g.columns)
-                    share[place, row, REGIONS.index(name)] += attention[prompt + key] * part
+                    share[place, row, PLACES.index(name)] += attention[prompt + key] * part
                     if name in ("margins", "rest"):
                         columns[place, row, key % g.columns] += attention[prompt + key] * part
                 image = attention[prompt : prompt + query + 1]
@@ -102,7 +104,7 @@ def test_every_attended_token_is_in_one_region(data: st.DataObject) -> None:
     torch.testing.assert_close(found.columns.sum(-1), found.share[..., -3:-1].sum(-1))
     expected = torch.zeros(rows, len(REGIONS))
     for query, key in enumerate(keys):
-        expected[query // columns, REGIONS.index(region(query, key, columns))] += 1
+        expected[query // columns, PLACES.index(region(query, key, columns))] += 1
     torch.testing.assert_close(found.share[0, 1] * found.queries[:, None], expected)
 
 
@@ -143,7 +145,7 @@ def looking(where: str) -> Regions:
 )
 def test_a_head_that_looks_at_one_place_has_all_its_attention_there(where: str, name: str, first: int) -> None:
     """From the step on at which the place exists."""
-    share = looking(where).share[0, 0, :, REGIONS.index(name)]
+    share = looking(where).share[0, 0, :, PLACES.index(name)]
     torch.testing.assert_close(share, (torch.arange(24) >= first).float())
 
 
