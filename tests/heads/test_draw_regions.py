@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +16,7 @@ from ssd_core.heads.colours import heat
 from ssd_core.heads.draw_columns import draw_columns
 from ssd_core.heads.draw_reach import draw_reach
 from ssd_core.heads.draw_regions import COLOURS, FRAME, GAP, draw_regions
-from ssd_core.heads.page import INK, MARGIN, NUMBERS, PAPER, side_of
+from ssd_core.heads.page import INK, MARGIN, NUMBERS, PAPER, Sheet, side_of
 from ssd_core.heads.regions import REGIONS, Regions
 
 SIZES = [(6, 6), (24, 16), (30, 32), (2, 5)]  # layers and heads
@@ -85,8 +88,7 @@ def test_far_attention_is_light_where_it_falls(layers: int, heads: int) -> None:
     columns = torch.zeros(layers, heads, STEPS, STEPS)
     columns[1, 3, 5:, 23] = 0.4
     regions = some_regions(layers, heads)
-    only = Regions(regions.share, columns, regions.newest, regions.largest, regions.queries)
-    pixels = np.asarray(draw_columns(only, "tiny"))
+    pixels = np.asarray(draw_columns(replace(regions, columns=columns), "tiny"))
     side = side_of(layers, heads, STEPS)
     y, x = top_of(pixels, [tuple(heat(0.0))]) + side + 3, MARGIN + NUMBERS + 3 * (side + 3)
     cell, pitch = pixels[y : y + side, x : x + side], side // STEPS
@@ -133,3 +135,40 @@ def test_nothing_leaves_the_sheet(layers: int, heads: int) -> None:
 def test_a_threshold_that_is_no_share_is_refused() -> None:
     with pytest.raises(UserError, match="tau"):
         draw_regions(some_regions(2, 5), some_map(2, 5), 1.5)
+
+
+def test_colours_of_columns_go_by_square_roots() -> None:
+    columns = torch.zeros(1, 1, STEPS, STEPS)
+    columns[0, 0, 0, :3] = torch.tensor([0.4, 0.1, 0.025])
+    regions = some_regions(1, 1)
+    pixels = np.asarray(draw_columns(replace(regions, columns=columns), "tiny"))
+    line = pixels[top_of(pixels, [tuple(heat(1.0))]), MARGIN + NUMBERS :: 96 // STEPS]
+    np.testing.assert_array_equal(line[:4], heat(np.array([1.0, 0.5, 0.25, 0.0])))
+
+
+def test_the_figures_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The regions' means over all heads, and what the colours stand for."""
+    written: list[str] = []
+    plain = Sheet.text
+
+    def text(self: Sheet, x: float, y: float, text: str, *how: Any) -> None:
+        written.append(text)
+        plain(self, x, y, text, *how)
+
+    monkeypatch.setattr(Sheet, "text", text)
+    regions = some_regions(3, 4)
+    draw_regions(regions, some_map(3, 4), 0.4)
+    means = regions.whole(regions.share).mean((0, 1))
+    for place, region in enumerate(REGIONS):
+        assert written[written.index(region) - 1] == f"{means[place]:.1%}"
+    assert any("tau = 0.4" in line for line in written)
+    written.clear()
+    draw_columns(regions, "tiny")
+    most = float(regions.columns.max())
+    assert {"0", f"{most / 16:.2g}", f"{most / 4:.2g}", f"{most:.2g}"} <= set(written)
+    written.clear()
+    draw_reach(regions, "tiny")
+    for name, steps in (("backward from the newest", regions.newest), ("largest first", regions.largest)):
+        first = written.index(name) + 1
+        assert written[first : first + 12] == [f"{count:.0f}" for count in regions.whole(steps).flatten().tolist()]
+    assert {"0", "65", "130", "260"} <= set(written)
