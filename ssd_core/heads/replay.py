@@ -37,7 +37,8 @@ def replay(model: ImageModel, ids: Sequence[int], tokens: Tensor, meters: Sequen
 
     The pictures run through the decoder at once, attention in blocks of a row's queries, so that no whole attention
     matrix is made. Beside the decoder's own activations a picture takes 38 MiB at Janus-Pro-7B's size: one layer's
-    queries, keys and values in float32, and blocks [heads, columns, prompt + image tokens] of 2 MiB.
+    queries, keys and values in float32, and blocks [heads, columns, prompt + image tokens] of 2 MiB; a meter may
+    take some more of these for a while.
 
     Raises UserError for tokens that are no whole picture.
     """
