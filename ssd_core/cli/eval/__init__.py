@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from ...evaluate.benchmarks import BENCHMARKS
-from . import benchmarks, shapes
+from . import benchmarks, clip, shapes
 
 app = typer.Typer(add_completion=False)
 
@@ -23,3 +23,4 @@ for name, kind in BENCHMARKS.items():
     of prompt p, both counted from 0, is drawn with seed + n p + k.
     """
     app.command(name, help=about)(benchmarks.command(kind))
+app.command("clip")(clip.clip)
