@@ -245,7 +245,7 @@ def test_a_full_disk_leaves_no_half_file(terminal: Terminal, monkeypatch: pytest
     ("option", "said"),
     [
         (("--seed", 1), "seed (0, not 1)"),
-        (("--images", 3), "images (4, not 3)"),
+        (("--images", 3), "images (1, not 3)"),
         (("--guidance", 2), "guidance (5.0, not 2.0)"),
         (("--negative", "z"), "negative (None, not z)"),
         (("--budget", 50), "budget (40, not 50)"),
@@ -256,10 +256,10 @@ def test_a_full_disk_leaves_no_half_file(terminal: Terminal, monkeypatch: pytest
 )
 def test_other_settings_are_refused(terminal: Terminal, name: str, option: tuple[object, ...], said: str) -> None:
     random_map(terminal.model.geometry, seed=7).save("other.safetensors")
-    plain = ("--method", "ssd", "--budget", 40, "--head-map", "heads.safetensors")
+    plain = ("--images", 1, "--method", "ssd", "--budget", 40, "--head-map", "heads.safetensors")
     terminal.output(*arguments(terminal, name, *plain))
     before = tree()
-    other = () if option[-1] == "full" else plain
+    other = plain[:2] if option[-1] == "full" else plain
     sentence = terminal.refusal(*arguments(terminal, name, *other, *option))
     assert sentence.startswith("The pictures in drawn are drawn with another ")
     assert said in sentence
@@ -268,23 +268,25 @@ def test_other_settings_are_refused(terminal: Terminal, name: str, option: tuple
 
 @both
 def test_other_prompts_weights_and_benchmarks_are_refused(terminal: Terminal, name: str) -> None:
-    terminal.output(*arguments(terminal, name))
+    terminal.output(*arguments(terminal, name, "--images", 1))
     before = tree()
     other = {"geneval": "dpg", "dpg": "geneval"}[name]
-    assert f"another benchmark ({name}, not {other})" in terminal.refusal(*arguments(terminal, other))
+    assert f"another benchmark ({name}, not {other})" in terminal.refusal(*arguments(terminal, other, "--images", 1))
     prompts = BENCHMARKS[name][0](terminal.folder, [*ODD[:-1], "a photo of a cow"])
-    assert "another prompts_checksum" in terminal.refusal("eval", name, "--prompts", prompts, "--out", "drawn")
+    assert "another prompts_checksum" in terminal.refusal(
+        "eval", name, "--prompts", prompts, "--out", "drawn", "--images", 1
+    )
     terminal.model = tiny(seed=1)
-    assert "another weights_checksum" in terminal.refusal(*arguments(terminal, name))
+    assert "another weights_checksum" in terminal.refusal(*arguments(terminal, name, "--images", 1))
     assert tree() == before
 
 
 @both
 def test_another_version_goes_on_and_is_told(terminal: Terminal, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    terminal.output(*arguments(terminal, name))
+    terminal.output(*arguments(terminal, name, "--images", 1))
     monkeypatch.setattr(torch, "__version__", "9.9")
-    terminal.output(*arguments(terminal, name))
-    terminal.output(*arguments(terminal, name))
+    terminal.output(*arguments(terminal, name, "--images", 1))
+    terminal.output(*arguments(terminal, name, "--images", 1))
     versions = json.loads(Path("drawn/settings.json").read_text(encoding="utf-8"))["versions"]
     assert [each["torch"] == "9.9" for each in versions] == [False, True]
 
@@ -293,7 +295,7 @@ def test_another_version_goes_on_and_is_told(terminal: Terminal, monkeypatch: py
 def test_settings_can_change_until_something_is_drawn(terminal: Terminal, name: str) -> None:
     """What the loop alone refuses is mended with other settings."""
     assert "negative" in terminal.refusal(*arguments(terminal, name, "--negative", "z", "--guidance", 1))
-    terminal.output(*arguments(terminal, name, "--guidance", 1))
+    terminal.output(*arguments(terminal, name, "--guidance", 1, "--images", 1))
     assert json.loads(Path("drawn/settings.json").read_text(encoding="utf-8"))["settings"]["negative"] is None
 
 
