@@ -10,7 +10,7 @@ import torch
 from ssd_core.cache.cache import SlotCache
 from ssd_core.errors import UserError
 from ssd_core.evaluate.fidelity import agreement, divergence, forced_logits, surprise
-from ssd_core.policies import Full, Policy, Window
+from ssd_core.policies import SSD, Full, Policy, Window
 from ssd_core.prompts import prompt_rows
 from ssd_core.sampling import Sampling
 from tests.table import EQUAL, SEED, draw, each_guidance, each_policy, each_prompts, model_of
@@ -53,6 +53,8 @@ def test_what_a_policy_cannot_do_is_refused() -> None:
     model = model_of()
     with pytest.raises(UserError, match="pinned"):
         next(forced_logits(model, Window(3), [model.encode("abc")], torch.zeros(1, 12, dtype=torch.int64)))
+    with pytest.raises(UserError, match="No head map is known for tiny"):
+        next(forced_logits(model, SSD(), [model.encode("abc")], torch.zeros(1, 12, dtype=torch.int64)))
 
 
 def test_a_small_budget_diverges_and_the_full_cache_does_not() -> None:
