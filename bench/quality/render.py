@@ -90,7 +90,7 @@ def markdown(rows: Sequence[Row]) -> str:
         "brackets 95 % of the difference to that:",
         table(["method", *map(percent, budgets)], short),
         "![ShapesEval of each method by the bytes of its cache](docs/quality.svg)",
-        f"<details><summary>Everything that was measured, KL and what follows on {full.forced} prompts</summary>",
+        f"<details><summary>Everything that was measured; KL to SSIM on {full.forced} prompts</summary>",
         table(list(COLUMNS), whole),
         *(f"- {line}" for line in refusals(rows)),
         "</details>",

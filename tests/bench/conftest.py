@@ -18,7 +18,7 @@ from ssd_core.models.base import ImageModel
 from ssd_core.policies import ssd
 from tests.tiny import random_map, tiny
 
-PROMPTS = 24  # that batches are made of here
+PROMPTS = 12  # that batches are made of here
 
 
 def tokens_of(batch: Batch) -> torch.Tensor:

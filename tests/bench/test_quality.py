@@ -155,7 +155,7 @@ def test_what_a_method_refuses_is_recorded_and_shown(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    readme.write_text(f"before\n{BEGIN}\nstale words\n{END}\nafter\n")
     monkeypatch.setattr(command, "README", readme)
     monkeypatch.setattr(command, "PLOT", tmp_path / "plot.svg")
     found = bench.run("--methods", "window", "--budgets", 0.95, 0.05, "--prompts", 4, "--forced", 4, "--readme")
@@ -168,7 +168,7 @@ def test_what_a_method_refuses_is_recorded_and_shown(
     text = readme.read_text()
     assert text.startswith(f"before\n{BEGIN}\n")
     assert text.endswith(f"{END}\nafter\n")
-    assert "old" not in text
+    assert "stale words" not in text
     [row] = [line for line in text.splitlines() if line.startswith("| window | 0")]
     assert row.count("refused") == 1
     assert sentence in text
