@@ -186,7 +186,7 @@ def test_memory_that_runs_out_is_no_refusal(bench: Bench) -> None:
     bench.run(*TWO, "--prompts", 4)
     bench.before = fail
     with pytest.raises(SystemExit, match="Memory ran out"):
-        bench.run("--methods", "ssd", "--budgets", 0.95, "--prompts", 4)
+        bench.run("--methods", "ssd", "--budgets", 0.95, "--prompts", 4, "--forced", 0)
     assert not [record for record in bench.records if record["method"] == "ssd"]
 
 
