@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 from ..errors import UserError
 from .captions import Asked, Request, parse
 from .gallery import Sheet, sheets_of
-from .scenes import PLURAL, TASKS, sample
+from .scenes import PLURAL, TASKS, Scene, sample
 from .see import Seen, View, see
 
 # Two objects stand in a relation when their centres are this much of their sizes' sum apart along its axis: half a side
@@ -62,23 +62,28 @@ class ShapesScore:
 
 def held_out_prompts(count: int, seed: int = 0) -> list[str]:
     """Prompts of combinations never trained on, the tasks in turn; none twice before a task has no others."""
+    return [scene.caption for scene in held_out_scenes(count, seed)]
+
+
+def held_out_scenes(count: int, seed: int = 0) -> list[Scene]:
+    """For each of these prompts a scene that shows it."""
     rng = random.Random(seed)
-    captions = {task: _captions(rng, task) for task in TASKS}
-    return [next(captions[TASKS[index % len(TASKS)]]) for index in range(count)]
+    scenes = {task: _scenes(rng, task) for task in TASKS}
+    return [next(scenes[TASKS[index % len(TASKS)]]) for index in range(count)]
 
 
-def _captions(rng: random.Random, task: str) -> Iterator[str]:
-    seen: dict[str, None] = {}
+def _scenes(rng: random.Random, task: str) -> Iterator[Scene]:
+    seen: dict[str, Scene] = {}
     misses = 0
     while misses < PATIENCE:
-        caption = sample(rng, evaluation=True, task=task).caption
-        if caption in seen:
+        scene = sample(rng, evaluation=True, task=task)
+        if scene.caption in seen:
             misses += 1
         else:
             misses = 0
-            seen[caption] = None
-            yield caption
-    yield from cycle(seen)
+            seen[scene.caption] = scene
+            yield scene
+    yield from cycle(seen.values())
 
 
 def score(pictures: Sequence[ArrayLike], captions: Sequence[str]) -> ShapesScore:
