@@ -30,7 +30,9 @@ class Compression(io.ComfyNode):
                     "method",
                     options=options(),
                     tooltip="ssd keeps a window in spatial heads and what is attended most in semantic ones; window "
-                    "the newest tokens; streaming the first and the newest; full everything.",
+                    "the newest tokens; streaming the first and the newest; h2o the newest and what was attended most "
+                    "so far; snapkv a window and what its queries attend most; line-ar the first image tokens, recent "
+                    "rows and what the last row attends most; adsa recent rows and what differs most; full everything.",
                 ),
                 HeadMaps.Input(
                     "head_map",
