@@ -24,7 +24,7 @@ class Compression(io.ComfyNode):
             display_name="KV Compression",
             category=CATEGORY,
             description="How the keys and values of each attention head are kept small while a picture is drawn.",
-            search_aliases=["SSD", "cache", "budget", "StreamingLLM", "window"],
+            search_aliases=["SSD", "cache", "budget", "StreamingLLM", "window", "H2O", "SnapKV", "LineAR", "ADSA"],
             inputs=[
                 io.DynamicCombo.Input(
                     "method",

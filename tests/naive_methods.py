@@ -70,7 +70,7 @@ def ssd(policy: SSD, head: NaiveHead) -> list[int]:
 
 def h2o(policy: H2O, head: NaiveHead) -> list[int]:
     recent = head.keep.slots // 2 if policy.recent is None else policy.recent
-    return lowest_first(head, received(head), recent)
+    return lowest_first(head, rounded(received(head)), recent)
 
 
 def snapkv(policy: SnapKV, head: NaiveHead) -> list[int]:
@@ -86,7 +86,7 @@ def snapkv(policy: SnapKV, head: NaiveHead) -> list[int]:
 
 
 def line_ar(policy: LineAR, head: NaiveHead) -> list[int]:
-    return lowest_first(head, attended(head, head.columns), rows_to_keep(head, policy.recent))
+    return lowest_first(head, rounded(attended(head, head.columns)), rows_to_keep(head, policy.recent))
 
 
 def adsa(policy: ADSA, head: NaiveHead) -> list[int]:

@@ -19,7 +19,7 @@ class ADSA(RankingPolicy):
     Of the tokens between prefix and window a head keeps those whose values are least alike: whose mean cosine with the
     values of the others is lowest. The paper leaves the numbers open: here the prefix is the prompt, the window is two
     rows, or half of the slots that are not pinned where that is less, a row and one token at least, and each head
-    chooses for itself. The paper moves what it drops to the host's memory and never reads it again; here it is gone.
+    chooses for itself. The paper moves what it drops to the host's memory; here it is gone, as no step would read it.
 
     budget: mean slots per head, a share of prompt + image such as 0.2 or a count of tokens such as 115.
     refresh: tokens between two rankings, or 'row'; it takes no memory beyond the budget.

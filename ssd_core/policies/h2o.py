@@ -8,12 +8,12 @@ from torch import Tensor
 
 from ..models.base import Geometry
 from .base import Keep, RankingPolicy, View, check_budget, check_recent, check_refresh, slots_of, uniform
-from .views import newest_above
+from .views import newest_above, rounded
 
 
 @dataclass(frozen=True)
 class H2O(RankingPolicy):
-    """Every head keeps its heavy hitters, the tokens with the largest attention so far, and the newest (2306.14048).
+    """Every head keeps its heavy hitters, the tokens attended most so far, and the newest ones (arXiv 2306.14048).
 
     As in the paper attention received is added up and never fades, half of the slots are for the newest tokens, and
     each head has sums of its own. The paper drops a token at each step (`refresh` 1) and pins nothing; the prompt is
@@ -42,4 +42,4 @@ class H2O(RankingPolicy):
 
     def priority(self, view: View) -> Tensor:
         recent = view.position.shape[1] // 2 if self.recent is None else self.recent
-        return newest_above(view, view.score, recent)
+        return newest_above(view, rounded(view.score), recent)

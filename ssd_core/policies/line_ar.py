@@ -9,7 +9,7 @@ from torch import Tensor
 from ..errors import UserError
 from ..models.base import Geometry
 from .base import Keep, RankingPolicy, View, check_budget, check_recent, check_refresh, slots_of, uniform
-from .views import attention_of_queries, newest_above, two_rows
+from .views import attention_of_queries, newest_above, rounded, two_rows
 
 
 @dataclass(frozen=True)
@@ -50,4 +50,4 @@ class LineAR(RankingPolicy):
 
     def priority(self, view: View) -> Tensor:
         recent = two_rows(view) if self.recent is None else self.recent
-        return newest_above(view, attention_of_queries(view), recent)
+        return newest_above(view, rounded(attention_of_queries(view)), recent)
