@@ -2,12 +2,39 @@
 
 from __future__ import annotations
 
+from .adsa import ADSA
 from .base import Keep, Policy, RankingPolicy, View
 from .full import Full
+from .h2o import H2O
+from .line_ar import LineAR
+from .snapkv import SnapKV
 from .ssd import SSD
 from .streaming import StreamingLLM
 from .window import Window
 
-METHODS: dict[str, type[Policy]] = {"full": Full, "window": Window, "streaming": StreamingLLM, "ssd": SSD}
+METHODS: dict[str, type[Policy]] = {
+    "full": Full,
+    "window": Window,
+    "streaming": StreamingLLM,
+    "ssd": SSD,
+    "h2o": H2O,
+    "snapkv": SnapKV,
+    "line-ar": LineAR,
+    "adsa": ADSA,
+}
 
-__all__ = ["METHODS", "SSD", "Full", "Keep", "Policy", "RankingPolicy", "StreamingLLM", "View", "Window"]
+__all__ = [
+    "ADSA",
+    "H2O",
+    "METHODS",
+    "SSD",
+    "Full",
+    "Keep",
+    "LineAR",
+    "Policy",
+    "RankingPolicy",
+    "SnapKV",
+    "StreamingLLM",
+    "View",
+    "Window",
+]
