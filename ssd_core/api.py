@@ -6,13 +6,14 @@ from .heads import HeadMap, measure
 from .loop import Result, generate, paint
 from .memory import Memory, largest_batch, plan
 from .models.checkpoint import load
-from .policies import METHODS, SSD, Full, Policy, StreamingLLM, Window
+from .policies import METHODS, SSD, Full, HeadKV, Policy, StreamingLLM, Window
 from .start import keep_of
 
 __all__ = [
     "METHODS",
     "SSD",
     "Full",
+    "HeadKV",
     "HeadMap",
     "Memory",
     "OutOfMemoryError",

@@ -17,7 +17,7 @@ from ssd_core.cache.slots import Slots
 from ssd_core.clock import Clock
 from ssd_core.memory import Memory
 from ssd_core.models.base import Geometry, ImageModel
-from ssd_core.policies import SSD, Full, Policy, StreamingLLM, Window
+from ssd_core.policies import SSD, Full, HeadKV, Policy, StreamingLLM, Window
 from ssd_core.prompts import prompt_rows
 from ssd_core.sampling import Sampling
 from ssd_core.step import prefill, step
@@ -41,6 +41,10 @@ POLICIES: dict[str, Policy] = {
     "ssd, every 6 tokens, prompt not pinned": SSD(8, refresh=6, recent=0, pin_prompt=False, head_map=NARROW),
     "ssd, literal": SSD(7, literal=True, head_map=NARROW),
     "ssd, literal, every token": SSD(0.3, refresh=1, literal=True, head_map=HEADS),
+    "headkv": HeadKV(11, type_at=9, local=3),
+    "headkv of a share, every 2 tokens": HeadKV(0.65, type_at=8, local=2, refresh=2, mass=0.8, split=0.6),
+    "headkv, all heads global": HeadKV(10, type_at=7, local=1),
+    "headkv, more at first than in the end": HeadKV(9, type_at=11, local=3, refresh=1),
 }
 EQUAL, UNEQUAL = ("ab", "cd"), ("", "cde")  # prompts of 4 and 4 tokens, of 2 and 5
 

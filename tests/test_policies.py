@@ -154,6 +154,7 @@ def view_of(position: list[int], score: list[float], columns: int = 4) -> View:
         values=unseen,
         queries=torch.empty(1, 0, 1, 0),
         newest=max(position),
+        pinned=0,
         columns=columns,
         role="semantic",
     )

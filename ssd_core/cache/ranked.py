@@ -62,7 +62,7 @@ class RankedSlots(Slots):
         self.last = keep.slots - ranking.refresh  # where the slots of those who leave begin
         self.first_rows = torch.arange(2 * count, device=device) * keep.slots  # of kv as [2 * n * S, D], each pair's
         self.queries = torch.empty(count, ranking.queries, ranking.group, head_dim, dtype=dtype, device=device)
-        self.asked = 0  # queries that have come so far
+        self.prompted = 0  # tokens that came without a query
         self.ranked = False
         self.taken = 0  # of the last slots, how many were overwritten since the last ranking
 
@@ -72,6 +72,7 @@ class RankedSlots(Slots):
 
     def fill(self, keys: Tensor, values: Tensor) -> None:
         super().fill(keys, values)
+        self.prompted = self.stored
         self.position[:, : self.held] = super().positions()
 
     def next_slot(self) -> int:
@@ -97,8 +98,7 @@ class RankedSlots(Slots):
 
     def next_query(self) -> int:
         """Where the newest query is kept, for slots that keep some; the oldest one's place."""
-        self.asked += 1
-        return (self.asked - 1) % self.ranking.queries
+        return (self.stored - self.prompted - 1) % self.ranking.queries
 
     def observe(self, q: Tensor, weights: Tensor) -> None:
         if self.ranking.queries:
@@ -109,9 +109,10 @@ class RankedSlots(Slots):
 
     def newest_queries(self) -> Tensor:
         """[n, Q, G, D], the newest last."""
-        if self.asked <= self.ranking.queries:
-            return self.queries[:, : self.asked]
-        return self.queries.roll(-(self.asked % self.ranking.queries), 1)
+        asked = self.stored - self.prompted
+        if asked <= self.ranking.queries:
+            return self.queries[:, :asked]
+        return self.queries.roll(-(asked % max(self.ranking.queries, 1)), 1)
 
     def settle(self) -> None:
         """Bring the scores back to a unit of 1."""
@@ -119,25 +120,33 @@ class RankedSlots(Slots):
             self.score.div_(self.unit)
             self.unit = 1.0
 
-    def rank(self) -> None:
-        """Choose whose slots the next tokens take; of tokens ranked alike the older leaves first."""
+    def view(self) -> View:
+        """What a policy may look at."""
         self.note_positions()
         self.settle()
-        view = View(
+        return View(
             position=self.position,
             score=self.score,
             keys=self.keys,
             values=self.values,
             queries=self.newest_queries(),
             newest=self.stored - 1,
+            pinned=self.keep.pinned,
             columns=self.ranking.columns,
             role=self.keep.role,
         )
-        priority = self.ranking.policy.priority(view).masked_fill(self.position < self.keep.pinned, torch.inf)
+
+    def order(self, view: View) -> Tensor:
+        """int64 [n, S] that sorts the tokens of a view as they are to leave; of those ranked alike the older first."""
+        priority = self.ranking.policy.priority(view).masked_fill(view.position < view.pinned, torch.inf)
         # One integer a slot that sorts like (priority, position). The bits of a float sort like the float itself, but
         # for negative ones, whose magnitude must be flipped.
         bits = priority.float().view(torch.int32)
-        order = ((bits ^ ((bits >> 31) & 0x7FFFFFFF)).long() << 32) + self.position
+        return ((bits ^ ((bits >> 31) & 0x7FFFFFFF)).long() << 32) + view.position
+
+    def rank(self) -> None:
+        """Choose whose slots the next tokens take."""
+        order = self.order(self.view())
         self.move_last(order.topk(self.ranking.refresh, 1, largest=False, sorted=True).indices)
         self.ranked, self.taken = True, 0
 

@@ -44,6 +44,7 @@ class View:
     queries: [n, Q, G, D], those of the newest Q image tokens that were fed, the newest last, turned to their positions;
         Q is what the policy's `queries` asks for, or as many as there have been.
     newest: the position of the token last stored.
+    pinned: the first tokens of the sequence, which stay whatever their priority.
     columns: image tokens in a row of the picture.
     role: the pairs' role.
     """
@@ -54,6 +55,7 @@ class View:
     values: Tensor
     queries: Tensor
     newest: int
+    pinned: int
     columns: int
     role: str
 
@@ -90,6 +92,19 @@ class RankingPolicy(Policy):
     def queries(self, geometry: Geometry) -> int:
         """How many of a head's newest queries are kept for `priority` to look at."""
         return 0
+
+    def replan_at(self, geometry: Geometry, prompt: int) -> int | None:
+        """How many tokens a row with such a prompt holds when the policy plans anew, once, from what it has seen; None
+        is never. Until then every head holds them all, in as many slots as `keeps` says: just these."""
+        return None
+
+    def choices(self, geometry: Geometry, prompt: int) -> Sequence[Keep]:
+        """How heads may keep once the policy has planned anew. None has more slots than the last."""
+        return []
+
+    def choose(self, view: View) -> Tensor:
+        """int64 [n]: which of `choices` each pair follows from now on; its own tokens and queries alone may decide."""
+        raise NotImplementedError
 
     @abstractmethod
     def priority(self, view: View) -> Tensor:

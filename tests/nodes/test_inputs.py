@@ -56,6 +56,7 @@ def compression(method: str) -> Inputs:
         "window": {"budget": "30", "pin_prompt": True},
         "streaming": {"budget": "0.5", "sinks": 4},
         "ssd": {"budget": "0.5", "refresh": "row", "tau": 0.3},
+        "headkv": {"budget": "0.5", "type_at": 30, "mass": 0.9, "refresh": "row", "split": 0.5},
     }
     return lambda _: {"method": {"method": method, **widgets[method]}}
 
@@ -128,6 +129,12 @@ CASES: dict[str, dict[str, list[Case]]] = {
         "method.ssd.half_life": [method("ssd", half_life="2")],
         "method.ssd.pin_prompt": [method("ssd", pin_prompt="no")],
         "method.ssd.literal": [method("ssd", literal=True)],
+        "method.headkv.budget": [method("headkv", budget="9")],
+        "method.headkv.type_at": [method("headkv", type_at=40)],
+        "method.headkv.mass": [method("headkv", mass=0.8)],
+        "method.headkv.local": [method("headkv", local="3")],
+        "method.headkv.refresh": [method("headkv", refresh="2")],
+        "method.headkv.split": [method("headkv", split=0.6)],
         "head_map": [
             Case(compression("ssd"), lambda _: {"head_map": random_map(held().model.geometry)}),
             Case(
