@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from ..errors import UserError
 from ..models.base import Geometry
 from ..models.decoder import split_heads
 from ..policies.base import Keep, Policy, RankingPolicy
+from .growing import GrowingSlots, choices_of, is_due
 from .pairs import Alike, Order, Room, group_pairs
 from .ranked import RankedSlots, Ranking
 from .slots import Slots
@@ -49,23 +50,34 @@ class SlotCache:
         device: torch.device | str,
     ) -> None:
         """prompts: the prompt length of each row, begin-of-image token included."""
+        self.policy, self.geometry, self.dtype, self.device = policy, geometry, dtype, device
+        self.ranking = Ranking.of(policy, geometry) if isinstance(policy, RankingPolicy) else None
         self.groups = list(group_pairs(policy, geometry, prompts))
-        ranking = None
-        if isinstance(policy, RankingPolicy):
-            ranking = Ranking.of(policy, geometry)
-
-        def slots_for(group: Alike) -> Slots:
-            size = (len(group.rows) * len(group.heads), group.keep, geometry.head_dim, dtype, device)
-            if ranking is None or not group.keep.ranked:
-                return Slots(*size)
-            check_refresh_fits(group.keep, ranking.refresh, geometry.cached_tokens(group.prompt))
-            return RankedSlots(ranking, *size)
-
-        self.layers = [[slots_for(group) for group in groups] for groups in self.groups]
+        self.layers = [[self.first_slots(group) for group in groups] for groups in self.groups]
+        self.grows = any(isinstance(slots, GrowingSlots) for slots in self.layers[0])
+        self.replanned = False  # for all rows
         room = Room(len(prompts), geometry, dtype, device)
         # layers whose heads are grouped alike share one order
         orders = {tuple(groups): Order(groups, geometry, room) for groups in self.groups}
         self.orders = [orders[tuple(groups)] for groups in self.groups]
+
+    def slots_for(self, keep: Keep, pairs: int) -> Slots:
+        size = (pairs, keep, self.geometry.head_dim, self.dtype, self.device)
+        return Slots(*size) if self.ranking is None or not keep.ranked else RankedSlots(self.ranking, *size)
+
+    def first_slots(self, group: Alike) -> Slots:
+        """The slots of pairs of which nothing was seen yet."""
+        if self.ranking is None:
+            return self.slots_for(group.keep, len(group.pairs))
+        policy, geometry = self.ranking.policy, self.geometry
+        grows = policy.replan_at(geometry, group.prompt) is not None
+        keeps = policy.choices(geometry, group.prompt) if grows else [group.keep]
+        for keep in keeps:
+            check_refresh_fits(keep, self.ranking.refresh, geometry.cached_tokens(group.prompt))
+        if grows:
+            size = (len(group.pairs), group.keep, geometry.head_dim, self.dtype, self.device)
+            return GrowingSlots(keeps, self.ranking, *size)
+        return self.slots_for(group.keep, len(group.pairs))
 
     def fill(self, length: int, prompts: PromptCache, prompt_of_row: dict[int, int]) -> None:
         """Give the rows with prompts of `length` tokens their prompt's keys and values.
@@ -74,15 +86,50 @@ class SlotCache:
         for layer, groups in enumerate(self.groups):
             for group, slots in zip(groups, self.layers[layer], strict=True):
                 if group.prompt == length:
-                    which = torch.tensor([prompt_of_row[row] for row in group.rows])[:, None]
-                    heads = torch.tensor(group.heads)
-                    # [rows, heads, T, D] -> [pairs, T, D]
-                    keys = prompts.keys[layer].transpose(1, 2)[which, heads].flatten(0, 1)
-                    values = prompts.values[layer].transpose(1, 2)[which, heads].flatten(0, 1)
+                    rows, heads = zip(*(divmod(pair, self.geometry.kv_heads) for pair in group.pairs), strict=True)
+                    which = [prompt_of_row[row] for row in rows]
+                    # [m, T, kv_heads, D] -> [pairs, T, D]
+                    keys = prompts.keys[layer].transpose(1, 2)[which, heads]
+                    values = prompts.values[layer].transpose(1, 2)[which, heads]
                     slots.fill(keys, values)
+
+    def replan(self) -> bool:
+        """Let the policy plan anew for the rows whose time has come, and move their tokens into slots of the kinds that
+        it chooses; whether there were any such rows. Comes before each step."""
+        if not self.grows or not any(map(is_due, self.layers[0])):
+            return False
+        chosen = choices_of([slots for layer in self.layers for slots in layer if is_due(slots)])
+        for layer in range(len(self.layers)):
+            self.part(layer, chosen)
+        self.grows = any(isinstance(slots, GrowingSlots) for slots in self.layers[0])
+        self.replanned = not self.grows
+        return True
+
+    def part(self, layer: int, chosen: Iterator[list[int]]) -> None:
+        """Move the tokens of a layer's pairs, the old slots of which are given back before the next layer's turn.
+
+        chosen: for each group whose time has come, which choice each of its pairs follows."""
+        groups: list[Alike] = []
+        moved: list[Slots] = []
+        for group, slots in zip(self.groups[layer], self.layers[layer], strict=True):
+            if is_due(slots):
+                of_pair = next(chosen)
+                for choice, keep in enumerate(slots.choices):
+                    places = [place for place, own in enumerate(of_pair) if own == choice]
+                    if places:
+                        groups.append(Alike(keep, group.prompt, tuple(group.pairs[place] for place in places)))
+                        moved.append(self.slots_for(keep, len(places)))
+                        slots.hand_over(torch.tensor(places, device=self.device), moved[-1])
+            else:
+                groups.append(group)
+                moved.append(slots)
+        self.groups[layer], self.layers[layer] = groups, moved
+        self.orders[layer] = Order(groups, self.geometry, self.orders[layer].room, planned=False)
 
     def attend(self, layer: int, qkv: Tensor) -> Tensor:
         """One token of every row: [B, 1, heads + 2 * kv_heads, D] -> [B, 1, heads, D]."""
+        if self.grows and layer == 0:
+            self.replan()
         order = self.orders[layer]
         order.gather(qkv)
         for slots, group in zip(self.layers[layer], order.groups, strict=True):
@@ -104,9 +151,35 @@ class SlotCache:
         """Bytes of keys and values."""
         return sum(slots.kv_bytes for layer in self.layers for slots in layer)
 
-    def filled_bytes(self, more: int) -> int:
-        """Bytes of keys and values in filled slots once `more` tokens have come; the other slots are still empty."""
-        return sum(slots.filled_bytes(more) for layer in self.layers for slots in layer)
+    @property
+    def bytes(self) -> int:
+        """All that is held from step to step."""
+        return self.kv_bytes + self.bookkeeping_bytes
+
+    def filled_bytes(self, fed: int) -> int:
+        """Bytes of keys and values in filled slots once so many tokens have come after the prompts' own, or when they
+        had; the other slots are still empty."""
+        return sum(
+            slots.filled_bytes(group.prompt - 1 + fed)
+            for groups, layer in zip(self.groups, self.layers, strict=True)
+            for group, slots in zip(groups, layer, strict=True)
+        )
+
+    def slots_of_first_row(self) -> list[list[int]]:
+        """How many tokens each head of the first row holds at most, [layers][kv_heads]."""
+        kv_heads = self.geometry.kv_heads
+        counts = [[0] * kv_heads for _ in self.layers]
+        for own, groups in zip(counts, self.groups, strict=True):
+            for group in groups:
+                for pair in group.pairs:
+                    if pair < kv_heads:
+                        own[pair] = group.keep.slots
+        return counts
+
+    def replans(self) -> list[int]:
+        """Before which of the steps to come rows are planned anew; the next step is 0."""
+        growing = [slots for slots in self.layers[0] if isinstance(slots, GrowingSlots)]
+        return sorted({slots.keep.slots - slots.stored for slots in growing})
 
     @property
     def bookkeeping_bytes(self) -> int:
@@ -122,7 +195,7 @@ class SlotCache:
 def check_refresh_fits(keep: Keep, refresh: int, whole: int) -> None:
     """Refuse a refresh that would choose more tokens than a head may drop; `whole` is what a full cache holds."""
     droppable = keep.slots - keep.pinned
-    if keep.slots < whole and refresh > droppable:
+    if keep.ranked and keep.slots < whole and refresh > droppable:
         raise UserError(
             f"A refresh every {refresh} tokens needs {refresh} tokens to drop, but a {keep.role} head with "
             f"{keep.slots} slots, {keep.pinned} of them pinned, has {droppable}; raise the budget or lower refresh."

@@ -24,6 +24,7 @@ class Slots:
         self.keys, self.values = self.kv
         self.stored = 0  # tokens that have come so far
         self.unit = 1.0  # of attention scores, for slots that keep some
+        self.grown = 0  # tokens that were all held before these slots took them over
 
     @property
     def held(self) -> int:
@@ -31,12 +32,18 @@ class Slots:
         return min(self.stored, self.keep.slots)
 
     @property
+    def most(self) -> int:
+        """How many tokens of a pair are held at most in the end."""
+        return self.keep.slots
+
+    @property
     def kv_bytes(self) -> int:
         return self.kv.nbytes
 
-    def filled_bytes(self, more: int) -> int:
-        """Bytes of keys and values in filled slots once `more` tokens have come."""
-        return min(self.stored + more, self.keep.slots) * (self.kv_bytes // self.keep.slots)
+    def filled_bytes(self, stored: int) -> int:
+        """Bytes of keys and values in filled slots once so many tokens have come in all, or when they had."""
+        held = stored if stored <= self.grown else min(stored, self.most)
+        return held * (self.kv_bytes // self.keep.slots)
 
     @property
     def bookkeeping_bytes(self) -> int:

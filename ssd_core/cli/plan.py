@@ -17,7 +17,7 @@ from ..models.checkpoint.plan import Plan
 from ..models.known import KNOWN, known
 from ..models.placement import choose_dtype, codec_dtype
 from ..policies import METHODS
-from ..words import PARTS, human, slots
+from ..words import human, parts, slots
 from .console import ERR, OUT, table
 from .fields import with_options
 from .options import EMBEDDED, MethodOption, policies_of
@@ -52,9 +52,8 @@ def plan(
     policies = policies_of([method], options) | ({} if method == "full" else policies_of(["full"], {}))
     figures = table(f"{nothing.name}, {images} at once", *policies)
     plans = [plan_memory(nothing, policy, images, prompt_tokens, guidance) for policy in policies.values()]
-    for label, part in PARTS.items():
-        if part != "preview_bytes":  # the command line shows none
-            figures.add_row(label, *(human(getattr(memory, part)) for memory in plans))
+    for label, part in parts(*plans).items():
+        figures.add_row(label, *(human(getattr(memory, part)) for memory in plans))
     figures.add_row("slots a head", *map(slots, plans))
     if free is not None:
         with ERR.status("Counting pictures"):

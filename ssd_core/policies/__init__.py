@@ -6,6 +6,7 @@ from .adsa import ADSA
 from .base import Keep, Policy, RankingPolicy, View
 from .full import Full
 from .h2o import H2O
+from .headkv import HeadKV
 from .line_ar import LineAR
 from .snapkv import SnapKV
 from .ssd import SSD
@@ -21,6 +22,7 @@ METHODS: dict[str, type[Policy]] = {
     "snapkv": SnapKV,
     "line-ar": LineAR,
     "adsa": ADSA,
+    "headkv": HeadKV,
 }
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
     "METHODS",
     "SSD",
     "Full",
+    "HeadKV",
     "Keep",
     "LineAR",
     "Policy",
