@@ -14,6 +14,7 @@ from torch import Tensor
 from ..errors import UserError
 from ..models.base import Geometry
 
+SPATIAL = 0.3  # the largest share of a spatial head, unless somebody says otherwise
 SHIPPED = Path(__file__).parent.parent / "assets" / "heads"
 
 
@@ -24,15 +25,20 @@ class HeadMap:
     share: float32 [layers, heads] in 0..1, the part of a head's attention to image tokens that goes outside its
         neighbourhood.
     about: where it comes from, in words: model, source, prompts.
+    beyond: float32 [layers, heads, W], the part of all attention of a head, to the prompt included, that goes to image
+        tokens beyond the newest 1 to W; None where that was not measured.
     """
 
     share: Tensor
     about: dict[str, str] = field(default_factory=dict)
+    beyond: Tensor | None = None
 
     def __post_init__(self) -> None:
         share = self.share
         if share.ndim != 2 or share.numel() == 0 or not ((share >= 0) & (share <= 1)).all():
             raise UserError("A head map is a table [layers, heads] of shares in 0..1; measure the heads anew.")
+        if self.beyond is not None and self.beyond.shape[:-1] != share.shape:
+            raise UserError("A head map says how far all of its heads look, or nothing; measure the heads anew.")
 
     def check(self, geometry: Geometry) -> None:
         """Raise UserError unless the map was made for a model of this many layers and heads."""
@@ -47,16 +53,32 @@ class HeadMap:
         """bool [layers, kv_heads]: whether the query heads that read a key-value head have a mean share above tau."""
         return self.share.view(geometry.layers, geometry.kv_heads, -1).mean(-1) > tau
 
+    def reach(self, lost: float, geometry: Geometry) -> Tensor:
+        """int64 [layers, kv_heads]: how many of the newest image tokens a key-value head must hold so that each query
+        head that reads it loses no more than `lost` of its attention beyond them; 0 where the map knows no such number.
+
+        A map without that knowledge knows the spatial heads, which hold their row and a token more.
+        """
+        if self.beyond is None:
+            return (~self.semantic(SPATIAL, geometry)).long() * (geometry.columns + 1)
+        enough = (self.beyond <= lost).view(geometry.layers, geometry.kv_heads, -1, self.beyond.shape[-1]).all(2)
+        return enough.any(-1) * (enough.byte().argmax(-1) + 1)
+
     def save(self, path: str | Path) -> None:
         """Write the map as a safetensors file."""
-        save_file({"share": self.share.contiguous()}, str(path), {"about": json.dumps(self.about)})
+        tensors = {"share": self.share.contiguous()}
+        if self.beyond is not None:
+            tensors["beyond"] = self.beyond.contiguous()
+        save_file(tensors, str(path), {"about": json.dumps(self.about)})
 
     @staticmethod
     def load(path: str | Path) -> HeadMap:
         """Read a map that `save` wrote; raises UserError for anything else."""
         try:
             with safe_open(str(path), "pt") as file:
-                return HeadMap(file.get_tensor("share").float(), json.loads((file.metadata() or {})["about"]))
+                about = json.loads((file.metadata() or {})["about"])
+                beyond = file.get_tensor("beyond").float() if "beyond" in file.keys() else None  # noqa: SIM118
+                return HeadMap(file.get_tensor("share").float(), about, beyond)
         except FileNotFoundError:
             raise UserError(f"There is no head map at {path}.") from None
         except (SafetensorError, KeyError, OSError, json.JSONDecodeError):

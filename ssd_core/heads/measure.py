@@ -49,6 +49,7 @@ def measure(
     from ..prompts import prompt_rows
 
     own = ShareMeter(model.geometry, fit_neighbourhood(model.geometry, neighbourhood), model.device)
+    far = ReachMeter(model.geometry, model.device)
     ids = prompt_rows(model, prompts, images=1, negative=None, sampling=Sampling(guidance=1.0))
     rows = model.geometry.rows
     for place, prompt in enumerate(ids):
@@ -59,7 +60,7 @@ def measure(
 
         first = seed + place * images_per_prompt
         drawn = generate(model, [prompt], None, images_per_prompt, first, guidance, on_row=on_row, check=check)
-        replay(model, prompt, drawn.tokens, [own, *meters])
+        replay(model, prompt, drawn.tokens, [own, far, *meters])
     about = {
         "model": model.name,
         "source": "measured",
@@ -67,7 +68,7 @@ def measure(
         "neighbourhood": str(own.neighbourhood),
         "head_dim": str(model.geometry.head_dim),
     }
-    return HeadMap(own.shares(), about)
+    return HeadMap(own.shares(), about, far.beyond())
 
 
 def shares(model: ImageModel, ids: Sequence[int], tokens: Tensor, neighbourhood: int | None = None) -> Tensor:
@@ -104,6 +105,26 @@ class ShareMeter:
     def shares(self) -> Tensor:
         """The mean over pictures and over the queries that have something outside: float32 [layers, heads]."""
         return self.total.cpu() / self.queries[:, None]
+
+
+class ReachMeter:
+    """Adds up how much of each head's attention goes beyond the newest 1, 2, ... up to a row and 1 image tokens."""
+
+    def __init__(self, geometry: Geometry, device: torch.device | str) -> None:
+        self.total = torch.zeros(geometry.layers, geometry.heads, geometry.columns + 1, device=device)
+        self.queries = torch.zeros(geometry.layers, dtype=torch.int64)
+
+    def add(self, layer: int, logits: Tensor, prompt: int) -> None:
+        pictures, _, queries, _ = logits.shape
+        attention = logits.softmax(-1)[..., prompt:]
+        first = attention.shape[-1] - queries
+        for window in range(self.total.shape[-1]):
+            self.total[layer, :, window] += attention.tril(first - 1 - window).sum((0, 2, 3))
+        self.queries[layer] += pictures * queries
+
+    def beyond(self) -> Tensor:
+        """The mean over pictures and queries: float32 [layers, heads, columns + 1]."""
+        return self.total.cpu() / self.queries[:, None, None]
 
 
 def outside(logits: Tensor, first: int, neighbourhood: int) -> Tensor:

@@ -8,6 +8,7 @@ from .full import Full
 from .h2o import H2O
 from .headkv import HeadKV
 from .line_ar import LineAR
+from .reach import Reach
 from .snapkv import SnapKV
 from .ssd import SSD
 from .streaming import StreamingLLM
@@ -18,6 +19,7 @@ METHODS: dict[str, type[Policy]] = {
     "window": Window,
     "streaming": StreamingLLM,
     "ssd": SSD,
+    "reach": Reach,
     "h2o": H2O,
     "snapkv": SnapKV,
     "line-ar": LineAR,
@@ -36,6 +38,7 @@ __all__ = [
     "LineAR",
     "Policy",
     "RankingPolicy",
+    "Reach",
     "SnapKV",
     "StreamingLLM",
     "View",

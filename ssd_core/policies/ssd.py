@@ -7,7 +7,7 @@ from typing import Literal
 from torch import Tensor
 
 from ..errors import UserError
-from ..heads.headmap import HeadMap, check_tau, default_map
+from ..heads.headmap import SPATIAL, HeadMap, check_tau, default_map
 from ..models.base import Geometry, ImageModel
 from .base import Keep, RankingPolicy, View, check_budget, check_recent, check_refresh, slots_of
 from .views import newest_above
@@ -33,7 +33,7 @@ class SSD(RankingPolicy):
 
     budget: int | float = 0.2
     refresh: int | Literal["row"] = "row"
-    tau: float = 0.3
+    tau: float = SPATIAL
     recent: int | None = None
     half_life: float | None = None
     pin_prompt: bool | None = None

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+from ..heads.headmap import HeadMap, default_map
+from ..models.base import Geometry, ImageModel
+from .base import Keep, RankingPolicy, View, check_budget, check_refresh, slots_of
+
+RECENT = 1e6  # above any attention score, below any pin
+
+
+@dataclass(frozen=True)
+class Reach(RankingPolicy):
+    """Each head holds as many tokens as it looks back, and what that leaves goes to the heads that look far.
+
+    How far a head looks was measured once (heads/): a near head holds the prompt and the newest image tokens, so many
+    that no more than `lost` of its attention goes beyond them. Far heads, for which a row and a token are not enough,
+    hold the prompt, the newest tokens in half of their other slots, and in the rest what was attended most of late.
+    This is SSD (arXiv 2510.18716) with a window for each head instead of one for all, with a fade of half a row, and
+    with so few tokens between two rankings that a small cache still holds something old.
+
+    budget: mean slots per head, a share of prompt + image such as 0.2 or a count of tokens such as 115.
+    lost: the share of a near head's attention, to the prompt included, that may go beyond its window.
+    refresh: tokens between two rankings, or 'row'.
+    half_life: rows after which attention received counts half.
+    head_map: how far each head looks; the model's own unless given. Of a map that only knows which heads are semantic,
+        the others are near and hold a row and a token.
+    """
+
+    budget: int | float = 0.2
+    lost: float = 0.1
+    refresh: int | Literal["row"] = 6
+    half_life: float = 0.5
+    head_map: HeadMap | None = None
+
+    def __post_init__(self) -> None:
+        check_budget(self.budget)
+        check_refresh(self.refresh)
+        if not 0 <= self.lost < 1:
+            raise UserError(f"lost is a share of attention, 0 or more and below 1, not {self.lost}.")
+        if not self.half_life > 0:
+            raise UserError(f"half_life is a number of rows above 0, not {self.half_life}.")
+
+    def fit(self, model: ImageModel) -> Reach:
+        head_map = self.head_map or default_map(model.name, model.geometry)
+        head_map.check(model.geometry)
+        return replace(self, head_map=head_map)
+
+    def keeps(self, geometry: Geometry, prompt: int) -> Sequence[Sequence[Keep]]:
+        if self.head_map is None:
+            raise UserError("Reach needs to know how far each head looks; call fit(model) or give a head_map.")
+        mean, whole = slots_of(self.budget, geometry, prompt, prompt), geometry.cached_tokens(prompt)
+        reach = self.head_map.reach(self.lost, geometry)
+        windows = prompt + reach[reach > 0]
+        near, far = len(windows), reach.numel() - len(windows)
+        # windows are cut as far as far heads would else have less than the mean
+        cut = largest(whole, lambda most: int(windows.clamp(max=most).sum()) <= mean * near)
+        windows = windows.clamp(max=cut)
+        slots = min((mean * reach.numel() - int(windows.sum())) // far, whole) if far else 0
+        # what far heads cannot use goes back
+        rest = mean * reach.numel() - slots * far
+        least = largest(whole, lambda least: int(windows.clamp(min=least).sum()) <= rest)
+        sizes = torch.full_like(reach, slots).masked_scatter(reach > 0, windows.clamp(min=least))
+        return [
+            [
+                Keep(size, prompt, role="near") if near else Keep(size, prompt, ranked=True, role="far")
+                for size, near in zip(*layer, strict=True)
+            ]
+            for layer in zip(sizes.tolist(), (reach > 0).tolist(), strict=True)
+        ]
+
+    def fade(self, geometry: Geometry) -> float:
+        return 0.5 ** (1 / (self.half_life * geometry.columns))
+
+    def priority(self, view: View) -> Tensor:
+        age = view.newest - view.position
+        recent = (view.position.shape[1] - view.pinned) // 2
+        return view.score.where(age >= recent, RECENT - age)
+
+
+def largest(most: int, fits: Callable[[int], bool]) -> int:
+    """The largest number up to `most` that fits, where whatever is smaller than one that fits does so, too."""
+    return bisect_left(range(most + 1), True, key=lambda number: not fits(number)) - 1
