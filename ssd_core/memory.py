@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from .cache.storage import check_kv_dtype
 from .errors import UserError
 from .models.base import Geometry, ImageModel
 from .policies import Full, Policy
@@ -32,7 +33,8 @@ MOST_PLANS = 64
 class Memory:
     """Bytes, by what holds them, for a batch that draws together.
 
-    kv_bytes: keys and values of all slots; kv_bytes_full: what a full cache of the same rows would hold.
+    kv_bytes: keys and values of all slots, scales included.
+    kv_bytes_full: what a full cache of the same rows would hold, in the precision that the model computes in.
     bookkeeping_bytes: positions, attention scores, pair lists, and room for one layer's step.
     weights_bytes: everything of the model that drawing takes, on whatever device.
     prefill_bytes, step_bytes, preview_bytes: the most that prompts, one step with its draw, or the decoding of a
@@ -147,11 +149,12 @@ def plan(
     guidance: float = 5.0,
     negative: Prompt | None = None,
     previews: bool = False,
+    kv_dtype: str = "auto",
 ) -> Memory:
     """What `generate` will hold for `images` pictures of one prompt at once. Allocates nothing and reads no weight.
 
-    prompt, negative, previews: as `generate` takes them; the prompt may also be a mere count of tokens, template and
-        begin-of-image token included.
+    prompt, negative, previews, kv_dtype: as `generate` takes them; the prompt may also be a mere count of tokens,
+        template and begin-of-image token included.
     Raises UserError where the policy cannot work on this model, and for what `generate` would refuse.
     """
     sampling = Sampling(guidance)
@@ -161,31 +164,42 @@ def plan(
         raise UserError(f"A plan takes at least 1 image and a prompt of at least 2 tokens, not {images} and {prompt}.")
     else:
         rows = [[0] * prompt] * images + [[1] * prompt] * (images if sampling.guided else 0)
-    return plan_rows(model, (policy or Full()).fit(model), rows, sampling, previews)
+    return plan_rows(model, (policy or Full()).fit(model), rows, sampling, previews, kv_dtype)
 
 
 def plan_rows(
-    model: ImageModel, policy: Policy, rows: Sequence[Sequence[int]], sampling: Sampling, previews: bool = False
+    model: ImageModel,
+    policy: Policy,
+    rows: Sequence[Sequence[int]],
+    sampling: Sampling,
+    previews: bool = False,
+    kv_dtype: str = "auto",
 ) -> Memory:
     """What drawing these rows will hold, for a policy that is fitted to the model. rows: the prompt ids of each row."""
-    distinct = sorted({tuple(ids) for ids in rows}, key=len)
-    about = (policy, tuple(map(len, rows)), tuple(map(len, distinct)), sampling, previews, model.device, model.dtype)
+    check_kv_dtype(kv_dtype, model.device)
+    lengths = tuple(map(len, rows)), tuple(sorted(len(ids) for ids in {tuple(ids) for ids in rows}))
+    about = (policy, lengths, sampling, previews, kv_dtype, model.device, model.dtype)
     known = PLANS.setdefault(model, {})
     if about not in known:
         if len(known) == MOST_PLANS:
             known.clear()
-        known[about] = _plan_rows(model, policy, rows, sampling, previews)
+        known[about] = _plan_rows(model, policy, rows, sampling, previews, kv_dtype)
     return known[about]
 
 
 def _plan_rows(
-    model: ImageModel, policy: Policy, rows: Sequence[Sequence[int]], sampling: Sampling, previews: bool
+    model: ImageModel,
+    policy: Policy,
+    rows: Sequence[Sequence[int]],
+    sampling: Sampling,
+    previews: bool,
+    kv_dtype: str,
 ) -> Memory:
     skeleton, geometry = model.skeleton(), model.geometry
     images = len(rows) // 2 if sampling.guided else len(rows)
     lengths, drawn = [len(ids) for ids in rows], range(geometry.rows + 1)
     with torch.inference_mode(), PeakBytes() as counter:
-        cache = prefill(skeleton, policy, rows)
+        cache = prefill(skeleton, policy, rows, kv_dtype=kv_dtype)
         kv_bytes, bookkeeping_bytes = cache.kv_bytes, cache.bookkeeping_bytes
         prefill_bytes = counter.peak - counter.live
         by_row = [cache.filled_bytes(row * geometry.columns) for row in drawn]
@@ -224,12 +238,13 @@ def largest_batch(
     guidance: float = 5.0,
     negative: Prompt | None = None,
     previews: bool = False,
+    kv_dtype: str = "auto",
 ) -> int:
     """The most images of one prompt that can be drawn at once in `free_bytes`, weights included; 0 if none. What is
     drawn is said as to `plan`."""
 
     def planned(images: int) -> Memory:
-        return plan(model, policy, images, prompt, guidance, negative, previews)
+        return plan(model, policy, images, prompt, guidance, negative, previews, kv_dtype)
 
     if planned(1).peak_bytes > free_bytes:
         return 0

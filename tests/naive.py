@@ -5,7 +5,7 @@ It recomputes nothing cleverly and shares no code with the slots: one Python loo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -15,15 +15,28 @@ from ssd_core.models.decoder import split_heads
 from ssd_core.policies import Keep, Policy, RankingPolicy, View
 from ssd_core.sampling import Sampling, streams
 
+Rounding = Callable[[Tensor], Tensor]  # of keys or values, [..., D]
+
+
+def as_it_is(x: Tensor) -> Tensor:
+    return x
+
 
 class NaiveHead:
     """One key-value head of one row: everything it ever saw, and which positions it still holds."""
 
     def __init__(
-        self, keep: Keep, policy: Policy, columns: int, refresh: int, fade: float, kept_queries: int = 0
+        self,
+        keep: Keep,
+        policy: Policy,
+        columns: int,
+        refresh: int,
+        fade: float,
+        kept_queries: int = 0,
+        rounded: Rounding = as_it_is,
     ) -> None:
         self.keep, self.policy, self.columns, self.refresh, self.fade = keep, policy, columns, refresh, fade
-        self.kept_queries = kept_queries
+        self.kept_queries, self.rounded = kept_queries, rounded
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
         self.alive: list[int] = []
@@ -34,7 +47,7 @@ class NaiveHead:
     def remember(self, keys: Tensor, values: Tensor) -> None:
         """A prompt [T, D] comes at once; of one that is too long the pinned tokens stay, and the newest."""
         tokens, pinned = len(keys), self.keep.pinned
-        self.keys, self.values = list(keys), list(values)
+        self.keys, self.values = list(self.rounded(keys)), list(self.rounded(values))
         self.score = dict.fromkeys(range(tokens), 0.0)
         newest = range(max(pinned, tokens - (self.keep.slots - pinned)), tokens)
         self.alive = [*range(min(pinned, tokens)), *newest]
@@ -44,8 +57,8 @@ class NaiveHead:
         if len(self.alive) >= self.keep.slots:
             self.alive.remove(self.next_to_leave())
         position = len(self.keys)
-        self.keys.append(k)
-        self.values.append(v)
+        self.keys.append(self.rounded(k))
+        self.values.append(self.rounded(v))
         self.alive.append(position)
         self.score[position] = 0.0
 
@@ -92,7 +105,7 @@ class NaiveHead:
 class NaiveCache:
     """The caches of all rows, layers and heads, with the prompt run token by token."""
 
-    def __init__(self, model: ImageModel, policy: Policy, prompts: Sequence[int]) -> None:
+    def __init__(self, model: ImageModel, policy: Policy, prompts: Sequence[int], rounded: Rounding) -> None:
         geometry = model.geometry
         self.kv_heads = geometry.kv_heads
         ranking = isinstance(policy, RankingPolicy)
@@ -103,7 +116,7 @@ class NaiveCache:
         self.heads = [
             [
                 [
-                    NaiveHead(keep, policy, geometry.columns, refresh, fade, kept_queries)
+                    NaiveHead(keep, policy, geometry.columns, refresh, fade, kept_queries, rounded)
                     for keep in policy.keeps(geometry, length)[layer]
                 ]
                 for length in prompts
@@ -144,13 +157,20 @@ class NaivePrompt:
 
 @torch.inference_mode()
 def naive_tokens(
-    model: ImageModel, policy: Policy, rows: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling
+    model: ImageModel,
+    policy: Policy,
+    rows: Sequence[Sequence[int]],
+    seeds: Sequence[int],
+    sampling: Sampling,
+    rounded: Rounding = as_it_is,
 ) -> Tensor:
-    """What `generate` should draw: int64 [images, grid tokens]; rows as `prompt_rows` orders them."""
+    """What `generate` should draw: int64 [images, grid tokens]; rows as `prompt_rows` orders them.
+
+    rounded: how keys and values are kept."""
     geometry = model.geometry
     policy = policy.fit(model)
     model.decoder.rope.reserve(4096, model.device, model.dtype)
-    cache = NaiveCache(model, policy, [len(ids) for ids in rows])
+    cache = NaiveCache(model, policy, [len(ids) for ids in rows], rounded)
     for row, ids in enumerate(rows):
         cache.row = row
         x = model.embed_text(torch.tensor([ids[:-1]]))

@@ -22,7 +22,7 @@ from ssd_core.policies import SSD, Full, Policy, StreamingLLM, Window
 from ssd_core.prompts import prompt_rows
 from ssd_core.sampling import Sampling
 from ssd_core.step import prefill, step
-from tests.naive import naive_tokens
+from tests.naive import Rounding, as_it_is, naive_tokens
 from tests.tiny import TinyModel, random_map, tiny
 
 GRID = {"rows": 3, "columns": 4}  # of the models that the table fits
@@ -111,12 +111,13 @@ def draw(
     images: int = 1,
     negative: str | None = None,
     seed: int = SEED,
+    kv_dtype: str = "auto",
 ) -> Drawn:
     """What `generate` draws, without a plan and without pictures, which take longer here."""
     sampling = Recorder(guidance, WARM)
     rows = prompt_rows(model, prompts, images, negative, sampling)
     with torch.inference_mode():
-        cache = prefill(model, policy.fit(model), rows)
+        cache = prefill(model, policy.fit(model), rows, kv_dtype=kv_dtype)
         seeds = range(seed, seed + len(prompts) * images)
         tokens = loop.draw_tokens(model, cache, rows, seeds, sampling, NO_PLAN, Clock(model.device))
     return Drawn(tokens, torch.stack(sampling.logits))
@@ -129,11 +130,12 @@ def naive(
     guidance: float,
     images: int = 1,
     negative: str | None = None,
+    rounded: Rounding = as_it_is,
 ) -> Drawn:
-    """The same, drawn by the naive reference."""
+    """The same, drawn by the naive reference, whose keys and values are kept `rounded`."""
     sampling = Recorder(guidance, WARM)
     rows = prompt_rows(model, prompts, images, negative, sampling)
-    tokens = naive_tokens(model, policy, rows, range(SEED, SEED + len(prompts) * images), sampling)
+    tokens = naive_tokens(model, policy, rows, range(SEED, SEED + len(prompts) * images), sampling, rounded)
     return Drawn(tokens, torch.stack(sampling.logits))
 
 
@@ -150,8 +152,10 @@ def watch(monkeypatch: pytest.MonkeyPatch, see: Callable[[SlotCache], object]) -
 
 
 def tensors_of(holder: object) -> list[Tensor]:
-    """Every tensor that slots or orders hold on to, whatever it is called; views of one tensor once."""
-    held = [part for value in vars(holder).values() for part in (value if isinstance(value, list) else [value])]
+    """Every tensor that slots, with their storage, or orders hold on to, whatever it is called; views of one tensor
+    once."""
+    values = [value for own in (holder, getattr(holder, "storage", None)) if own for value in vars(own).values()]
+    held = [part for value in values for part in (value if isinstance(value, list) else [value])]
     tensors = [part for part in held if isinstance(part, Tensor)]
     return list({tensor.untyped_storage()._cdata: tensor for tensor in tensors}.values())
 
@@ -159,7 +163,7 @@ def tensors_of(holder: object) -> list[Tensor]:
 def check_positions(slots: Slots) -> None:
     """No token twice, none lost among the pinned, the newest there, and as many as there is room for."""
     positions, newest = slots.positions(), slots.stored - 1
-    assert positions.shape == (len(slots.keys), min(slots.stored, slots.keep.slots))
+    assert positions.shape == (slots.kv.shape[1], min(slots.stored, slots.keep.slots))
     assert (positions.sort(1).values.diff(dim=1) > 0).all()
     assert (positions.amin(1) >= 0).all()
     assert (positions.amax(1) == newest).all()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ssd_core import SSD, Full, UserError, clock, encode, generate, loop
-from ssd_core.cache import slots as slots_module
+from ssd_core.cache import storage
 from ssd_core.cache.attention import attend_slots
 from ssd_core.cache.cache import PromptCache, SlotCache
 from ssd_core.errors import OutOfMemoryError
@@ -125,7 +125,7 @@ def test_running_out_of_memory_is_explained_and_gives_everything_back(
         return attend_slots(q, keys, values, output)
 
     monkeypatch.setattr(SlotCache, "fill", fill)
-    monkeypatch.setattr(slots_module, "attend_slots", attend)
+    monkeypatch.setattr(storage, "attend_slots", attend)
     with pytest.raises(
         OutOfMemoryError, match=r"2 images at once take .* GiB, .* draw fewer at once or lower"
     ) as refusal:

@@ -164,7 +164,7 @@ def test_the_plan_is_what_is_counted(policy: Policy, prompts: Sequence[str], gui
         cache = prefill(model, policy, rows)
         prefill_peak, counter.peak = counter.peak, counter.live
         slots = [slots for layer in cache.layers for slots in layer]
-        kv_bytes = sum(part.keys.nbytes + part.values.nbytes for part in slots)
+        kv_bytes = sum(part.nbytes for own in slots for part in own.storage.parts)
         parts = (*slots, *set(cache.orders), cache.orders[0].room)
         held = sum(tensor.untyped_storage().nbytes() for part in parts for tensor in tensors_of(part))
         draw_tokens(model, cache, rows, seeds, sampling, planned, Clock(model.device))
@@ -282,7 +282,7 @@ def test_seeds_go_round_at_64_bits() -> None:
 @pytest.mark.parametrize(("guidance", "rows"), [(1.0, 3), (0.0, 6), (3.0, 6)])
 def test_guidance_of_1_runs_one_row_an_image(guidance: float, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     pairs: set[int] = set()
-    watch(monkeypatch, lambda cache: pairs.update(len(slots.keys) for layer in cache.layers for slots in layer))
+    watch(monkeypatch, lambda cache: pairs.update(slots.kv.shape[1] for layer in cache.layers for slots in layer))
     drawn = generate(model_of(), ["ab"], images_per_prompt=3, guidance=guidance)
     assert pairs == {4 * rows}
     assert drawn.memory.kv_bytes == rows * ssd_core.plan(model_of(), prompt=4, guidance=1.0).kv_bytes

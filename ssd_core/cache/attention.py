@@ -15,3 +15,18 @@ def attend_slots(q: Tensor, keys: Tensor, values: Tensor, output: Tensor | None 
     logits = torch.baddbmm(q.new_empty(1), q, keys.mT, beta=0, alpha=q.shape[-1] ** -0.5)
     weights = torch.softmax(logits, -1, dtype=torch.float32)
     return weights, torch.bmm(weights.to(values.dtype), values, out=output)
+
+
+def attend_scaled(q: Tensor, numbers: Tensor, scale: Tensor, largest: float, room: Tensor, output: Tensor) -> Tensor:
+    """`attend_slots` over keys and values that are numbers * scale / largest -> the attention row.
+
+    numbers [2, n, S, D] in any precision, scale [2, n, S, 1]; room [n, S, D] of q's precision, which is overwritten.
+    A key's scale is taken into its logit and a value's into its weight, and `largest` into the products, where nothing
+    of half precision runs over.
+    """
+    empty = q.new_empty(1)
+    logits = torch.baddbmm(empty, q, room.copy_(numbers[0]).mT, beta=0, alpha=q.shape[-1] ** -0.5 / largest)
+    weights = torch.softmax(logits.float() * scale[0].mT, -1)
+    scaled = (weights * scale[1].mT).to(room.dtype)
+    torch.baddbmm(empty, scaled, room.copy_(numbers[1]), beta=0, alpha=1 / largest, out=output)
+    return weights

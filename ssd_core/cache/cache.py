@@ -15,6 +15,7 @@ from ..policies.base import Keep, Policy, RankingPolicy
 from .pairs import Alike, Order, Room, group_pairs
 from .ranked import RankedSlots, Ranking
 from .slots import Slots
+from .storage import KV_DTYPES, QuantizedStorage, Storage
 
 
 class PromptCache:
@@ -47,22 +48,27 @@ class SlotCache:
         prompts: Sequence[int],
         dtype: torch.dtype,
         device: torch.device | str,
+        kv_dtype: str = "auto",
     ) -> None:
-        """prompts: the prompt length of each row, begin-of-image token included."""
+        """prompts: the prompt length of each row, begin-of-image token included.
+        kv_dtype: what keys and values are kept in, see KV_DTYPES; "auto" is `dtype`."""
         self.groups = list(group_pairs(policy, geometry, prompts))
         ranking = None
         if isinstance(policy, RankingPolicy):
             ranking = Ranking.of(policy, geometry)
+        kind = KV_DTYPES[kv_dtype]
+        widest = max(group.pairs * group.keep.slots for groups in self.groups for group in groups) if kind else 0
+        room = Room(len(prompts), geometry, widest, dtype, device)
 
         def slots_for(group: Alike) -> Slots:
-            size = (len(group.rows) * len(group.heads), group.keep, geometry.head_dim, dtype, device)
+            size = (group.pairs, group.keep.slots, geometry.head_dim, dtype, device)
+            storage = QuantizedStorage(kind, room.read, *size) if kind else Storage(*size)
             if ranking is None or not group.keep.ranked:
-                return Slots(*size)
+                return Slots(group.keep, storage)
             check_refresh_fits(group.keep, ranking.refresh, geometry.cached_tokens(group.prompt))
-            return RankedSlots(ranking, *size)
+            return RankedSlots(ranking, group.keep, storage, dtype)
 
         self.layers = [[slots_for(group) for group in groups] for groups in self.groups]
-        room = Room(len(prompts), geometry, dtype, device)
         # layers whose heads are grouped alike share one order
         orders = {tuple(groups): Order(groups, geometry, room) for groups in self.groups}
         self.orders = [orders[tuple(groups)] for groups in self.groups]
@@ -101,7 +107,7 @@ class SlotCache:
 
     @property
     def kv_bytes(self) -> int:
-        """Bytes of keys and values."""
+        """Bytes of keys and values, and of their scales where they have some."""
         return sum(slots.kv_bytes for layer in self.layers for slots in layer)
 
     def filled_bytes(self, more: int) -> int:

@@ -6,24 +6,27 @@ import torch
 from torch import Tensor
 
 from ..policies.base import Keep
-from .attention import attend_slots
+from .storage import Storage
 
 
 class Slots:
     """The slots of n (row, kv head) pairs of one layer; when they are full, the oldest token that is not pinned leaves.
 
-    kv [2, n, S, D] holds keys and values, so that one write stores both. Keys are stored after RoPE, so a slot is
-    overwritten in place and nothing ever moves. The pairs' rows have prompts of one length, so all pairs always hold
-    equally many tokens: the filled slots are a prefix, and no mask is needed.
+    Their storage holds keys and values side by side, so that one write stores both. Keys are stored after RoPE, so a
+    slot is overwritten in place and nothing ever moves. The pairs' rows have prompts of one length, so all pairs always
+    hold equally many tokens: the filled slots are a prefix, and no mask is needed.
     """
 
-    def __init__(self, count: int, keep: Keep, head_dim: int, dtype: torch.dtype, device: torch.device | str) -> None:
-        """count: n, the number of pairs."""
+    def __init__(self, keep: Keep, storage: Storage) -> None:
         self.keep = keep
-        self.kv = torch.empty(2, count, keep.slots, head_dim, dtype=dtype, device=device)
-        self.keys, self.values = self.kv
+        self.storage = storage
         self.stored = 0  # tokens that have come so far
         self.unit = 1.0  # of attention scores, for slots that keep some
+
+    @property
+    def kv(self) -> Tensor:
+        """Keys and values as they are stored, [2, n, S, D]."""
+        return self.storage.kv
 
     @property
     def held(self) -> int:
@@ -32,7 +35,7 @@ class Slots:
 
     @property
     def kv_bytes(self) -> int:
-        return self.kv.nbytes
+        return self.storage.nbytes
 
     def filled_bytes(self, more: int) -> int:
         """Bytes of keys and values in filled slots once `more` tokens have come."""
@@ -49,18 +52,13 @@ class Slots:
         if tokens > size:
             kept = torch.cat([kept[:pinned], kept[tokens - (size - pinned) :]])
         slots = torch.where(kept < size, kept, pinned + (kept - pinned) % max(size - pinned, 1))
-        self.keys[:, slots] = keys[:, kept]
-        self.values[:, slots] = values[:, kept]
+        self.storage.fill(slots, torch.stack([keys[:, kept], values[:, kept]]))
         self.stored = tokens
 
     def attend(self, q: Tensor, kv: Tensor, output: Tensor) -> None:
         """Store the newest token, kv [2, n, D], then answer its queries q [n, G, D] in `output` [n, G, D]."""
         self.put(self.next_slot(), kv)
-        keys, values = self.keys, self.values
-        if self.stored < self.keep.slots:
-            keys, values = keys[:, : self.stored], values[:, : self.stored]
-        weights, _ = attend_slots(q, keys, values, output)
-        self.observe(q, weights)
+        self.observe(q, self.storage.attend(q, self.held, output))
 
     def next_slot(self) -> int:
         """The slot of a token that comes, which counts as stored from now on: a free one, or else the oldest's."""
@@ -75,7 +73,7 @@ class Slots:
 
     def put(self, slot: int, kv: Tensor) -> None:
         """Store a token, kv [2, n, D]."""
-        self.kv.select(2, slot).copy_(kv)
+        self.storage.put(slot, kv)
 
     def observe(self, q: Tensor, weights: Tensor) -> None:
         """Look at the newest queries [n, G, D] and their attention rows, float32 [n, G, held]. The oldest leave
@@ -88,4 +86,4 @@ class Slots:
         if self.stored > self.keep.slots:
             age = (self.stored - 1 - slot) % (self.keep.slots - pinned)
             slot = slot.where(slot < pinned, self.stored - 1 - age)
-        return slot.expand(len(self.keys), -1)
+        return slot.expand(self.kv.shape[1], -1)

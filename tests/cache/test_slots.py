@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ssd_core.cache.ranked import RankedSlots, Ranking
 from ssd_core.cache.slots import Slots
+from ssd_core.cache.storage import Storage
 from ssd_core.models.base import Geometry
 from ssd_core.policies import Keep, RankingPolicy, View
 from tests.naive import NaiveHead
@@ -41,10 +42,11 @@ class Ranked(RankingPolicy):
 
 
 def slots_of(keep: Keep, refresh: int, fade: float, count: int, by: By = "score", queries: int = 0) -> Slots:
+    storage = Storage(count, keep.slots, DIM, torch.float32, "cpu")
     if keep.ranked:
         ranking = Ranking(Ranked(by), refresh, fade, queries, COLUMNS, GROUP)
-        return RankedSlots(ranking, count, keep, DIM, torch.float32, "cpu")
-    return Slots(count, keep, DIM, torch.float32, "cpu")
+        return RankedSlots(ranking, keep, storage, torch.float32)
+    return Slots(keep, storage)
 
 
 def attend(slots: Slots, q: Tensor, kv: Tensor) -> Tensor:
@@ -96,8 +98,8 @@ def test_slots_hold_what_the_reference_holds(
             torch.testing.assert_close(answer[pair], head.answer(queries[pair, at]), rtol=0, atol=1e-5)
             assert sorted(positions) == sorted(head.alive)
             # each slot still has the key and the value of the token it says it has, and that token's score
-            assert slots.keys[pair, : len(positions)].equal(keys[pair, positions])
-            assert slots.values[pair, : len(positions)].equal(values[pair, positions])
+            assert slots.kv[0, pair, : len(positions)].equal(keys[pair, positions])
+            assert slots.kv[1, pair, : len(positions)].equal(values[pair, positions])
             if isinstance(slots, RankedSlots):
                 expected = torch.tensor([head.score[position] for position in positions])
                 got = slots.score[pair, : len(positions)] / slots.unit
