@@ -43,12 +43,27 @@ POLICIES: dict[str, Policy] = {
     "ssd, literal": SSD(7, literal=True, head_map=NARROW),
     "ssd, literal, every token": SSD(0.3, refresh=1, literal=True, head_map=HEADS),
 }
+
+
+def in_int8(x: Tensor) -> Tensor:
+    most = x.abs().amax(-1, keepdim=True).bfloat16().float()
+    return (x / most * 127).round() * most / 127
+
+
+def in_fp8(x: Tensor) -> Tensor:
+    most = x.abs().amax(-1, keepdim=True).bfloat16().float()
+    return (x / most * 448).to(torch.float8_e4m3fn).float() * most / 448
+
+
+ROUNDED: dict[str, Rounding] = {"auto": as_it_is, "int8": in_int8, "fp8": in_fp8}  # by kv_dtype
+
 EQUAL, UNEQUAL = ("ab", "cd"), ("", "cde")  # prompts of 4 and 4 tokens, of 2 and 5
 
 each_policy = pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES.keys())
 each_prompts = pytest.mark.parametrize("prompts", [EQUAL, UNEQUAL], ids=["equal", "unequal"])
 each_guidance = pytest.mark.parametrize("guidance", [1.0, 3.0], ids=["unguided", "guided"])
 each_kv_heads = pytest.mark.parametrize("kv_heads", [4, 2], ids=["plain", "grouped"])
+each_kv_dtype = pytest.mark.parametrize("kv_dtype", ["int8", "fp8"])
 each_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 
 SEED = 5
@@ -158,6 +173,11 @@ def tensors_of(holder: object) -> list[Tensor]:
     held = [part for value in values for part in (value if isinstance(value, list) else [value])]
     tensors = [part for part in held if isinstance(part, Tensor)]
     return list({tensor.untyped_storage()._cdata: tensor for tensor in tensors}.values())
+
+
+def storages_of(*holders: object) -> list[torch.UntypedStorage]:
+    """The memory that their tensors lie in."""
+    return [tensor.untyped_storage() for holder in holders for tensor in tensors_of(holder)]
 
 
 def check_positions(slots: Slots) -> None:

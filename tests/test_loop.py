@@ -60,6 +60,7 @@ def test_each_parameter_changes_the_picture() -> None:
         {"top_p": 0.7},
         {"temperature": 1.0, "greedy": True},
         {"negative": "xyz"},
+        {"kv_dtype": "fp8"},
         {"policy": SSD(7, literal=True, head_map=HEADS)},
     ]
     usual = {"temperature": WARM, "guidance": 2.0}

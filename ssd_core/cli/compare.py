@@ -12,6 +12,7 @@ import typer
 from rich.table import Table
 from torch import Tensor
 
+from ..cache.storage import check_kv_dtype
 from ..loop import Result, generate
 from ..memory import plan
 from ..models.base import ImageModel
@@ -29,6 +30,7 @@ from .options import (
     EMBEDDED,
     DeviceOption,
     DtypeOption,
+    KVDtypeOption,
     ModelOption,
     NegativeOption,
     OutOption,
@@ -54,6 +56,7 @@ def compare(
     negative: NegativeOption = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
+    kv_dtype: KVDtypeOption = "auto",
     out: OutOption = Path("out"),
 ) -> None:
     """Draw one picture of each prompt with each method and the same seeds, and lay them side by side.
@@ -62,9 +65,10 @@ def compare(
     """
     policies = policies_of([name.strip() for name in methods.split(",")], options)
     chosen = Sampling(**sampling)  # refuses what cannot be sampled before anything is read
+    check_kv_dtype(kv_dtype)
     make_folder(out)
     loaded, _ = read_model(model, device, dtype)
-    drawing = {"seed": seed, "negative": negative} | asdict(chosen)
+    drawing = {"seed": seed, "negative": negative, "kv_dtype": kv_dtype} | asdict(chosen)
     results = draw_each(loaded, prompts, policies, drawing)
     columns = [f"{name}\n{human(result.memory.kv_bytes)}" for name, result in results.items()]
     pictures = zip(*(to_pil(result.images) for result in results.values()), strict=True)
@@ -81,7 +85,8 @@ def draw_each(
     """What each method draws; none after one that was stopped."""
     longest = max(len(model.encode(prompt)) for prompt in prompts)
     for policy in policies.values():
-        plan(model, policy, prompt=longest)  # refuses what cannot be drawn before the first method has drawn
+        # refuses what cannot be drawn before the first method has drawn
+        plan(model, policy, prompt=longest, kv_dtype=drawing["kv_dtype"])
     # a row of one picture, so that no method pays for what a device does once
     generate(model, prompts[:1], on_row=lambda *_: True)
     results: dict[str, Result] = {}

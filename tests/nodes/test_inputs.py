@@ -201,6 +201,10 @@ CASES: dict[str, dict[str, list[Case]]] = {
             Case(begun(), setting(mask=torch.zeros(1, 6, 4)), "All of the picture stays"),
             Case(sampler(), setting(mask=torch.zeros(1, 6, 4)), "keep_rows and mask say what stays"),
         ],
+        "kv_dtype": [
+            Case(sampler(), setting(kv_dtype="fp8")),
+            Case(sampler(), setting(kv_dtype="int4"), "kv_dtype is auto, int8, fp8, not 'int4'"),
+        ],
     },
     "SSDJanusReadout": {
         "report": [Case(lambda comfy: {"report": report(comfy)}, lambda comfy: {"report": report(comfy, 3)})],
@@ -216,6 +220,7 @@ CASES: dict[str, dict[str, list[Case]]] = {
             Case(planned, setting(negative="bad", guidance=1.0), "A negative prompt works through guidance"),
         ],
         "guidance": [Case(planned, setting(guidance=1.0))],
+        "kv_dtype": [Case(planned, setting(kv_dtype="int8"))],
     },
     "SSDJanusEncode": {
         "model": [
