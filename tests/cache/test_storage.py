@@ -5,7 +5,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssd_core.cache import storage as storage_module
 from ssd_core.cache.attention import attend_slots
 from ssd_core.cache.storage import KV_DTYPES, QuantizedStorage, check_kv_dtype, largest, quantize
 from ssd_core.errors import UserError
@@ -104,7 +103,7 @@ def test_a_precision_that_the_device_does_not_have_is_refused(
                 raise error("Trying to convert Float8_e4m3fn to a backend that does not have support for that dtype.")
             return torch.ones(1)
 
-    monkeypatch.setattr(storage_module.torch, "zeros", lambda *_, device: Lacking())
+    monkeypatch.setattr(torch, "zeros", lambda *_, device: Lacking())
     check_kv_dtype("int8", "mps")
     check_kv_dtype("auto", "mps")
     with pytest.raises(UserError, match="cannot keep fp8 on mps; choose another") as refusal:
