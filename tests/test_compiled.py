@@ -77,3 +77,10 @@ def test_a_missing_compiler_is_said_in_a_sentence(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(UserError, match=r"cannot be compiled here \(.*install these, or draw without") as refusal:
         generate(tiny(), ["ab"], compiled=True)
     check_sentence(refusal.value)
+
+
+@pytest.mark.parametrize("kv_dtype", ["int8", "fp8"])
+def test_a_precision_that_a_compiled_step_does_not_know_is_refused(kv_dtype: str) -> None:
+    with pytest.raises(UserError, match="neither a kv_dtype but auto") as refusal:
+        generate(tiny(), ["ab"], compiled=True, kv_dtype=kv_dtype)
+    check_sentence(refusal.value)

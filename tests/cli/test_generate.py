@@ -231,7 +231,8 @@ def test_the_report_is_whole(terminal: Terminal) -> None:
     assert (report["model"], report["method"]) == ("tiny", "window")
     assert report["settings"] == {
         "images_per_prompt": 2, "seed": 0, "negative": "cd", "kv_dtype": "auto", "compiled": False, "guidance": 5.0,
-        "temperature": 1.0, "top_k": 0, "top_p": 1.0, "greedy": False, "budget": 8, "pin_prompt": True, "dtype": "float32",
+        "temperature": 1.0, "top_k": 0, "top_p": 1.0, "greedy": False, "budget": 8, "pin_prompt": True,
+        "dtype": "float32",
     }  # fmt: skip
     assert [(image["prompt"], image["seed"], len(image["tokens"])) for image in report["images"]] == [
         ("ab", 0, 16),
