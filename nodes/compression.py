@@ -30,7 +30,8 @@ class Compression(io.ComfyNode):
                     "method",
                     options=options(),
                     tooltip="ssd keeps a window in spatial heads and what is attended most in semantic ones; window "
-                    "the newest tokens; streaming the first and the newest; full everything.",
+                    "the newest tokens; streaming the first and the newest; diagonal half of the picture, of which it "
+                    "attends a budget; full everything.",
                 ),
                 HeadMaps.Input(
                     "head_map",

@@ -6,12 +6,13 @@ from .heads import HeadMap, measure
 from .loop import Result, generate, paint
 from .memory import Memory, largest_batch, plan
 from .models.checkpoint import load
-from .policies import METHODS, SSD, Full, Policy, StreamingLLM, Window
+from .policies import METHODS, SSD, Diagonal, Full, Policy, StreamingLLM, Window
 from .start import keep_of
 
 __all__ = [
     "METHODS",
     "SSD",
+    "Diagonal",
     "Full",
     "HeadMap",
     "Memory",

@@ -41,7 +41,8 @@ class Memory:
         picture so far hold beside weights and cache; the latter is 0 where none is shown.
     picture_bytes: the most that the decoding of `pictures_at_once` pictures holds beside the weights.
     peak_bytes: the most that is held at any time. The cache is freed before pictures are decoded.
-    slots: slots of each head of the first row, [layers][kv_heads].
+    slots, attended: how many tokens each head of the first row holds, and how many of them it attends, at most,
+        [layers][kv_heads].
     kv_bytes_by_row, kv_bytes_full_by_row: keys and values in filled slots once 0, 1, ... rows of the grid are drawn,
         and what a full cache would hold by then, [grid rows + 1].
     """
@@ -56,6 +57,7 @@ class Memory:
     picture_bytes: int
     pictures_at_once: int
     slots: list[list[int]]
+    attended: list[list[int]]
     kv_bytes_by_row: list[int]
     kv_bytes_full_by_row: list[int]
 
@@ -225,6 +227,7 @@ def _plan_rows(
         picture_bytes=at_once * a_picture,
         pictures_at_once=at_once,
         slots=[[keep.slots for keep in layer] for layer in first],
+        attended=[[keep.attended or keep.slots for keep in layer] for layer in first],
         kv_bytes_by_row=by_row,
         kv_bytes_full_by_row=[full_bytes(geometry, lengths, model.dtype, row) for row in drawn],
     )

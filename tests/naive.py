@@ -43,6 +43,7 @@ class NaiveHead:
         self.score: dict[int, float] = {}
         self.leaving: list[int] = []
         self.queries: list[Tensor] = []
+        self.skipped: set[int] = set()  # distances from the newest token
 
     def remember(self, keys: Tensor, values: Tensor) -> None:
         """A prompt [T, D] comes at once; of one that is too long the pinned tokens stay, and the newest."""
@@ -93,12 +94,18 @@ class NaiveHead:
         keys, values = torch.stack(self.keys), torch.stack(self.values)
         logits = queries @ keys.T / queries.shape[-1] ** 0.5
         mask = torch.full((len(keys),), -torch.inf)
-        mask[self.alive] = 0
+        newest = len(keys) - 1
+        attended = [p for p in self.alive if p < self.keep.pinned or newest - p not in self.skipped]
+        mask[attended] = 0
         weights = (logits + mask).softmax(-1)
         self.queries.append(queries)
         received = weights.sum(0).tolist()
         for position in self.alive:
             self.score[position] = self.score[position] * self.fade + received[position]
+        # while the slots fill, a step that attends as much as is allowed ends with a distance to skip
+        if len(attended) == self.keep.attended and len(self.alive) < self.keep.slots:
+            least = min(attended[self.keep.pinned : -1], key=received.__getitem__)
+            self.skipped.add(newest - least)
         return weights @ values
 
 

@@ -18,7 +18,7 @@ from ssd_core.cache.slots import Slots
 from ssd_core.clock import Clock
 from ssd_core.memory import Memory
 from ssd_core.models.base import Geometry, ImageModel
-from ssd_core.policies import SSD, Full, Policy, StreamingLLM, Window
+from ssd_core.policies import SSD, Diagonal, Full, Policy, StreamingLLM, Window
 from ssd_core.prompts import prompt_rows
 from ssd_core.sampling import Sampling
 from ssd_core.step import prefill, step
@@ -36,6 +36,8 @@ POLICIES: dict[str, Policy] = {
     "window with nothing pinned": Window(5, pin_prompt=False),
     "streaming": StreamingLLM(8, sinks=2),
     "streaming without sinks": StreamingLLM(0.4, sinks=0),
+    "diagonal": Diagonal(0.55, held=0.7),
+    "diagonal, of a whole picture": Diagonal(8, held=1.0),
     "ssd": SSD(12, head_map=HEADS),
     "ssd of a share, every token": SSD(0.7, refresh=1, head_map=HEADS),
     "ssd, every 3 tokens": SSD(11, refresh=3, recent=1, half_life=0.5, head_map=HEADS),
@@ -68,7 +70,7 @@ each_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], i
 
 SEED = 5
 WARM = 6.0  # a temperature at which the random number decides; the tiny model is sure of itself
-NO_PLAN = Memory(0, 0, 0, 0, 0, 0, 0, 0, 0, [], [], [])
+NO_PLAN = Memory(0, 0, 0, 0, 0, 0, 0, 0, 0, [], [], [], [])
 
 OUT_OF_MEMORY = [  # as torch says it on CUDA, MPS, Linux and Windows
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
@@ -92,6 +94,8 @@ def with_budget(policy: Policy, budget: int | float) -> Policy:
 def mean_slots(policy: Policy, geometry: Geometry, prompt: int) -> float:
     """Slots per head that a policy may use, as its budget reads."""
     budget = getattr(policy, "budget", 1.0)
+    if isinstance(policy, Diagonal):  # whose budget is what it attends
+        return prompt + policy.held * geometry.tokens
     return budget * (prompt + geometry.tokens) if isinstance(budget, float) else budget
 
 

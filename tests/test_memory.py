@@ -159,7 +159,7 @@ def test_what_was_planned_is_known_until_something_of_it_changes(monkeypatch: py
 
     def counted(*given: object) -> Memory:
         planned.append(given)
-        return Memory(len(planned), 0, 0, 0, 0, 0, 0, 0, 0, [], [], [])
+        return Memory(len(planned), 0, 0, 0, 0, 0, 0, 0, 0, [], [], [], [])
 
     monkeypatch.setattr(planning, "_plan_rows", counted)
     rows, alike, other = [[1, 2, 3]] * 2, [[1, 4, 3]] * 2, [[1, 2, 3], [1, 4, 3]]

@@ -12,6 +12,7 @@ from ..errors import UserError
 from ..models.base import Geometry
 from ..models.decoder import split_heads
 from ..policies.base import Keep, Policy, RankingPolicy
+from .diagonal import DiagonalSlots
 from .pairs import Alike, Order, Room, group_pairs
 from .ranked import RankedSlots, Ranking
 from .slots import Slots
@@ -63,6 +64,8 @@ class SlotCache:
         def slots_for(group: Alike) -> Slots:
             size = (group.pairs, group.keep.slots, geometry.head_dim, dtype, device)
             storage = QuantizedStorage(kind, room.read, *size) if kind else Storage(*size)
+            if group.keep.attended:
+                return DiagonalSlots(group.keep, storage, dtype)
             if ranking is None or not group.keep.ranked:
                 return Slots(group.keep, storage)
             check_refresh_fits(group.keep, ranking.refresh, geometry.cached_tokens(group.prompt))

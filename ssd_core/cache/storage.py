@@ -66,13 +66,13 @@ class Storage:
         """Store a token, kv [2, n, D]."""
         self.kv.select(2, slot).copy_(kv)
 
-    def attend(self, q: Tensor, held: int, output: Tensor) -> Tensor:
+    def attend(self, q: Tensor, held: int, output: Tensor, bias: Tensor | None = None) -> Tensor:
         """Answer queries q [n, G, D] in `output` [n, G, D] from the first `held` slots -> the attention row, float32
-        [n, G, held]."""
+        [n, G, held]. bias: as `attend_slots` takes it."""
         keys, values = self.keys, self.values
         if held < self.slots:
             keys, values = keys[:, :held], values[:, :held]
-        return attend_slots(q, keys, values, output)[0]
+        return attend_slots(q, keys, values, output, bias)[0]
 
     def read(self) -> Tensor:
         """Keys and values as the model computes them, [2, n, S, D]."""
@@ -114,9 +114,9 @@ class QuantizedStorage(Storage):
         self.numbers.select(2, slot).copy_(numbers)
         self.scale.select(2, slot).copy_(scale)
 
-    def attend(self, q: Tensor, held: int, output: Tensor) -> Tensor:
+    def attend(self, q: Tensor, held: int, output: Tensor, bias: Tensor | None = None) -> Tensor:
         numbers, scale, room = (part.narrow(-2, 0, held) for part in (self.numbers, self.scale, self.room))
-        return attend_scaled(q, numbers, scale, largest(self.kind), room, output)
+        return attend_scaled(q, numbers, scale, largest(self.kind), room, output, bias)
 
     def read(self) -> Tensor:
         return (self.numbers.float() * (self.scale.float() / largest(self.kind))).to(self.room.dtype)

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from .base import Keep, Policy, RankingPolicy, View
+from .diagonal import Diagonal
 from .full import Full
 from .ssd import SSD
 from .streaming import StreamingLLM
 from .window import Window
 
-METHODS: dict[str, type[Policy]] = {"full": Full, "window": Window, "streaming": StreamingLLM, "ssd": SSD}
+METHODS: dict[str, type[Policy]] = {
+    "full": Full,
+    "window": Window,
+    "streaming": StreamingLLM,
+    "diagonal": Diagonal,
+    "ssd": SSD,
+}
 
-__all__ = ["METHODS", "SSD", "Full", "Keep", "Policy", "RankingPolicy", "StreamingLLM", "View", "Window"]
+__all__ = ["METHODS", "SSD", "Diagonal", "Full", "Keep", "Policy", "RankingPolicy", "StreamingLLM", "View", "Window"]

@@ -25,12 +25,15 @@ class Keep:
     pinned: the first tokens of the sequence, never dropped.
     ranked: whether its policy's `priority` says who goes; otherwise the oldest does.
     role: a name for the head's kind, for `priority` and for reports.
+    attended: tokens it attends at most, where it holds more; 0 where it attends all. It skips those at distances from
+        the newest token that were attended least while its slots filled.
     """
 
     slots: int
     pinned: int = 0
     ranked: bool = False
     role: str = ""
+    attended: int = 0
 
 
 @dataclass(frozen=True)

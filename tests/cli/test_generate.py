@@ -23,6 +23,7 @@ METHOD = {
     "full": ("--method", "full"),
     "window": ("--method", "window", "--budget", 8),
     "streaming": ("--method", "streaming", "--budget", 8),
+    "diagonal": ("--method", "diagonal", "--budget", 10),
     "ssd": ("--method", "ssd", "--budget", 16, *MAP),
 }
 # every option, where it is taken: each changes what is drawn
@@ -40,6 +41,7 @@ OPTIONS: dict[str, list[tuple[object, ...]]] = {
     ],
     "window": [("--budget", 12), ("--budget", 0.6), ("--no-pin-prompt",)],
     "streaming": [("--budget", 12), ("--sinks", 1)],
+    "diagonal": [("--budget", 12), ("--held", 1.0)],
     "ssd": [
         ("--budget", 17),
         ("--refresh", 1),

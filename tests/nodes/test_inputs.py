@@ -55,6 +55,7 @@ def compression(method: str) -> Inputs:
         "full": {},
         "window": {"budget": "30", "pin_prompt": True},
         "streaming": {"budget": "0.5", "sinks": 4},
+        "diagonal": {"budget": "0.5", "held": 0.7},
         "ssd": {"budget": "0.5", "refresh": "row", "tau": 0.3},
     }
     return lambda _: {"method": {"method": method, **widgets[method]}}
@@ -121,6 +122,8 @@ CASES: dict[str, dict[str, list[Case]]] = {
         "method.window.pin_prompt": [method("window", pin_prompt=False)],
         "method.streaming.budget": [method("streaming", budget="9")],
         "method.streaming.sinks": [method("streaming", sinks=2)],
+        "method.diagonal.budget": [method("diagonal", budget="12")],
+        "method.diagonal.held": [method("diagonal", held=1.0)],
         "method.ssd.budget": [method("ssd", budget="9")],
         "method.ssd.refresh": [method("ssd", refresh="2")],
         "method.ssd.tau": [method("ssd", tau=0.5)],
