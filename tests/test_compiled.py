@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssd_core import SSD, Full, Policy, UserError, Window, generate
+from ssd_core import SSD, Diagonal, Full, Policy, UserError, Window, generate
 from ssd_core.compiled import KNOWN
 from ssd_core.models.base import Geometry
 from ssd_core.policies import Keep, RankingPolicy, View
@@ -79,8 +79,10 @@ def test_a_missing_compiler_is_said_in_a_sentence(monkeypatch: pytest.MonkeyPatc
     check_sentence(refusal.value)
 
 
-@pytest.mark.parametrize("kv_dtype", ["int8", "fp8"])
-def test_a_precision_that_a_compiled_step_does_not_know_is_refused(kv_dtype: str) -> None:
+@pytest.mark.parametrize(
+    ("policy", "kv_dtype"), [(Full(), "int8"), (SSD(12, head_map=HEADS), "fp8"), (Diagonal(8), "auto")]
+)
+def test_slots_that_a_compiled_step_does_not_know_are_refused(policy: Policy, kv_dtype: str) -> None:
     with pytest.raises(UserError, match="neither a kv_dtype but auto") as refusal:
-        generate(tiny(), ["ab"], compiled=True, kv_dtype=kv_dtype)
+        generate(model_of(), ["ab"], policy, compiled=True, kv_dtype=kv_dtype)
     check_sentence(refusal.value)
