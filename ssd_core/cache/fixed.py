@@ -28,12 +28,14 @@ class FixedCache:
 
     def __init__(self, cache: SlotCache) -> None:
         """Raises UserError for slots that do more than a compiled step knows of."""
-        for slots in chain(*cache.layers):
-            if type(slots) not in (Slots, RankedSlots) or type(slots.storage) is not Storage:
-                raise UserError(
-                    "A compiled step knows neither a kv_dtype but auto nor a method that skips tokens it holds; draw "
-                    "without compiling."
-                )
+        kinds_known = all(
+            type(slots) in (Slots, RankedSlots) and type(slots.storage) is Storage for slots in chain(*cache.layers)
+        )
+        if not kinds_known:
+            raise UserError(
+                "A compiled step knows neither a kv_dtype but auto nor a method that skips tokens it holds; draw "
+                "without compiling."
+            )
         self.layers, self.orders = cache.layers, cache.orders
         alike = [[(group.keep, group.prompt) for group in groups] for groups in cache.groups]
         kinds = list(dict.fromkeys(kind for layer in alike for kind in layer))

@@ -10,6 +10,7 @@ from .attention import attend_scaled, attend_slots
 
 # What keys and values may be kept in. "auto" is what the model computes in.
 KV_DTYPES = {"auto": None, "int8": torch.int8, "fp8": torch.float8_e4m3fn}
+LARGEST = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}  # number of which there is the negative, too
 LEAST = 2.0**-100  # a scale, so that nothing is divided by 0
 
 
@@ -26,11 +27,6 @@ def check_kv_dtype(kv_dtype: str, device: torch.device | str = "cpu") -> None:
         raise UserError(f"torch cannot keep {kv_dtype} on {device}; choose another kv_dtype, int8 say.") from None
 
 
-def largest(kind: torch.dtype) -> float:
-    """The largest number of a kind of which there is the negative, too."""
-    return float(torch.iinfo(kind).max if kind is torch.int8 else torch.finfo(kind).max)
-
-
 def quantize(x: Tensor, kind: torch.dtype) -> tuple[Tensor, Tensor]:
     """Vectors [..., D] -> numbers of `kind` [..., D], and scales bfloat16 [..., 1].
 
@@ -38,7 +34,7 @@ def quantize(x: Tensor, kind: torch.dtype) -> tuple[Tensor, Tensor]:
     off by half a 127th of it at most, in fp8 (e4m3) by a 16th of the number itself, where that is not very small.
     """
     scale = torch.linalg.vector_norm(x, torch.inf, -1, keepdim=True).bfloat16().clamp_(min=LEAST)
-    numbers = x.float() * (largest(kind) / scale.float())
+    numbers = x.float() * (LARGEST[kind] / scale.float())
     return (numbers.round_() if kind is torch.int8 else numbers).to(kind), scale
 
 
@@ -116,7 +112,7 @@ class QuantizedStorage(Storage):
 
     def attend(self, q: Tensor, held: int, output: Tensor, bias: Tensor | None = None) -> Tensor:
         numbers, scale, room = (part.narrow(-2, 0, held) for part in (self.numbers, self.scale, self.room))
-        return attend_scaled(q, numbers, scale, largest(self.kind), room, output, bias)
+        return attend_scaled(q, numbers, scale, LARGEST[self.kind], room, output, bias)
 
     def read(self) -> Tensor:
-        return (self.numbers.float() * (self.scale.float() / largest(self.kind))).to(self.room.dtype)
+        return (self.numbers.float() * (self.scale.float() / LARGEST[self.kind])).to(self.room.dtype)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssd_core.cache.attention import attend_slots
-from ssd_core.cache.storage import KV_DTYPES, QuantizedStorage, check_kv_dtype, largest, quantize
+from ssd_core.cache.storage import KV_DTYPES, LARGEST, QuantizedStorage, check_kv_dtype, quantize
 from ssd_core.errors import UserError
 from tests.table import check_sentence
 
@@ -29,7 +29,7 @@ def test_a_number_is_off_by_half_a_step(kind: torch.dtype, vector: list[float], 
     x = torch.tensor(vector, dtype=dtype)
     numbers, scale = quantize(x, kind)
     assert (numbers.dtype, scale.dtype, scale.shape) == (kind, torch.bfloat16, (1,))
-    back = numbers.double() * scale.double() / largest(kind)
+    back = numbers.double() * scale.double() / LARGEST[kind]
     most = x.double().abs().max()
     if kind is torch.int8:
         off = most * (0.5 / 127)
@@ -76,7 +76,7 @@ def test_a_token_is_kept_as_a_prompt_s_token_is(kind: torch.dtype) -> None:
         other.put(slot, kv[:, :, token])
     assert all(mine.equal(yours) for mine, yours in zip(one.parts, other.parts, strict=True))
     numbers, scale = quantize(kv, kind)
-    assert one.read()[:, :, order].equal(numbers.float() * (scale.float() / largest(kind)))
+    assert one.read()[:, :, order].equal(numbers.float() * (scale.float() / LARGEST[kind]))
 
 
 def test_a_precision_is_a_byte_a_number_and_two_bytes_a_scale() -> None:
