@@ -28,7 +28,7 @@ def human(count: float) -> str:
 def slots(memory: Memory) -> str:
     """How many tokens the heads keep, and how many they attend, if fewer."""
     kept = spread(memory.slots)
-    return kept if memory.attended == memory.slots else f"{kept}, {spread(memory.attended)} attended"
+    return kept if memory.attended == memory.slots else f"{kept} ({spread(memory.attended)} attended)"
 
 
 def spread(counts_by_layer: list[list[int]]) -> str:
