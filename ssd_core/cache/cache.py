@@ -58,11 +58,11 @@ class SlotCache:
         if isinstance(policy, RankingPolicy):
             ranking = Ranking.of(policy, geometry)
         kind = KV_DTYPES[kv_dtype]
-        widest = max(group.pairs * group.keep.slots for groups in self.groups for group in groups) if kind else 0
+        widest = max(group.count * group.keep.slots for groups in self.groups for group in groups) if kind else 0
         room = Room(len(prompts), geometry, widest, dtype, device)
 
         def slots_for(group: Alike) -> Slots:
-            size = (group.pairs, group.keep.slots, geometry.head_dim, dtype, device)
+            size = (group.count, group.keep.slots, geometry.head_dim, dtype, device)
             storage = QuantizedStorage(kind, room.read, *size) if kind else Storage(*size)
             if group.keep.attended:
                 return DiagonalSlots(group.keep, storage, dtype)

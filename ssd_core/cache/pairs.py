@@ -22,8 +22,8 @@ class Alike:
     heads: tuple[int, ...]
 
     @property
-    def pairs(self) -> int:
-        """How many there are."""
+    def count(self) -> int:
+        """How many pairs these are."""
         return len(self.rows) * len(self.heads)
 
 

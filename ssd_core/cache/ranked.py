@@ -56,7 +56,7 @@ class RankedSlots(Slots):
         self.last = keep.slots - ranking.refresh  # where the slots of those who leave begin
         self.first_rows = torch.arange(2 * count, device=device) * keep.slots  # of kv as [2 * n * S, D], each pair's
         self.queries = torch.empty(count, ranking.queries, ranking.group, head_dim, dtype=dtype, device=device)
-        self.asked = 0  # queries that have come so far
+        self.prompted = 0  # tokens that came without a query
         self.ranked = False
         self.taken = 0  # of the last slots, how many were overwritten since the last ranking
 
@@ -66,6 +66,7 @@ class RankedSlots(Slots):
 
     def fill(self, keys: Tensor, values: Tensor) -> None:
         super().fill(keys, values)
+        self.prompted = self.stored
         self.position[:, : self.held] = super().positions()
 
     def next_slot(self) -> int:
@@ -90,9 +91,8 @@ class RankedSlots(Slots):
             self.score.select(1, slot).zero_()
 
     def next_query(self) -> int:
-        """Where the newest query goes: the place of the oldest."""
-        self.asked += 1
-        return (self.asked - 1) % max(self.ranking.queries, 1)
+        """Where the newest query is kept, for slots that keep some; the oldest one's place."""
+        return (self.stored - self.prompted - 1) % max(self.ranking.queries, 1)
 
     def observe(self, q: Tensor, weights: Tensor) -> None:
         if self.ranking.queries:
@@ -103,9 +103,10 @@ class RankedSlots(Slots):
 
     def newest_queries(self) -> Tensor:
         """[n, Q, G, D], the newest last."""
-        if self.asked <= self.ranking.queries:
-            return self.queries[:, : self.asked]
-        return self.queries.roll(-(self.asked % max(self.ranking.queries, 1)), 1)
+        kept, asked = self.ranking.queries, self.stored - self.prompted
+        if not 0 < kept < asked:
+            return self.queries[:, :asked]
+        return self.queries.roll(-(asked % kept), 1)
 
     def settle(self) -> None:
         """Bring the scores back to a unit of 1."""
@@ -126,6 +127,7 @@ class RankedSlots(Slots):
             values=values,
             queries=self.newest_queries(),
             newest=self.stored - 1,
+            pinned=self.keep.pinned,
             columns=self.ranking.columns,
             role=self.keep.role,
         )

@@ -48,6 +48,7 @@ class View:
     queries: [n, Q, G, D], those of the newest Q image tokens that were fed, the newest last, turned to their positions;
         Q is what the policy's `queries` asks for, or as many as there have been.
     newest: the position of the token last stored.
+    pinned: the first tokens of the sequence, which stay whatever their priority.
     columns: image tokens in a row of the picture.
     role: the pairs' role.
     """
@@ -58,6 +59,7 @@ class View:
     values: Tensor
     queries: Tensor
     newest: int
+    pinned: int
     columns: int
     role: str
 
@@ -122,6 +124,12 @@ def check_refresh(refresh: int | str) -> None:
     """Refuse what is neither 'row' nor a positive number of tokens."""
     if refresh != "row" and (isinstance(refresh, bool) or not isinstance(refresh, int) or refresh < 1):
         raise UserError(f"refresh is 'row' or a number of tokens of at least 1, not {refresh!r}.")
+
+
+def check_recent(recent: int | None) -> None:
+    """Refuse what is neither left to the method (None) nor a number of tokens."""
+    if recent is not None and recent < 0:
+        raise UserError(f"recent is a number of tokens, 0 or more, not {recent}.")
 
 
 def slots_of(budget: int | float, geometry: Geometry, prompt: int, pinned: int) -> int:

@@ -25,6 +25,10 @@ METHOD = {
     "streaming": ("--method", "streaming", "--budget", 8),
     "diagonal": ("--method", "diagonal", "--budget", 10),
     "ssd": ("--method", "ssd", "--budget", 16, *MAP),
+    "h2o": ("--method", "h2o", "--budget", 14),
+    "snapkv": ("--method", "snapkv", "--budget", 15),
+    "line-ar": ("--method", "line-ar", "--budget", 17),
+    "adsa": ("--method", "adsa", "--budget", 16),
 }
 # every option, where it is taken: each changes what is drawn
 OPTIONS: dict[str, list[tuple[object, ...]]] = {
@@ -52,6 +56,10 @@ OPTIONS: dict[str, list[tuple[object, ...]]] = {
         ("--literal",),
         ("--head-map", "other.safetensors"),
     ],
+    "h2o": [("--budget", 15), ("--refresh", 1), ("--recent", 0), ("--no-pin-prompt",)],
+    "snapkv": [("--budget", 16), ("--refresh", 1), ("--window", 1), ("--pool", 1), ("--no-pin-prompt",)],
+    "line-ar": [("--budget", 18), ("--refresh", 1), ("--anchors", 0), ("--recent", 0)],
+    "adsa": [("--budget", 17), ("--refresh", 1), ("--recent", 0), ("--no-pin-prompt",)],
 }
 CHANGES = [(name, option) for name, own in OPTIONS.items() for option in own]
 

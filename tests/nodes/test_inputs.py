@@ -57,6 +57,10 @@ def compression(method: str) -> Inputs:
         "streaming": {"budget": "0.5", "sinks": 4},
         "diagonal": {"budget": "0.5", "held": 0.7},
         "ssd": {"budget": "0.5", "refresh": "row", "tau": 0.3},
+        "h2o": {"budget": "0.5", "refresh": "row"},
+        "snapkv": {"budget": "0.5", "refresh": "row", "pool": 5},
+        "line-ar": {"budget": "0.5", "refresh": "row", "anchors": 4},
+        "adsa": {"budget": "0.5", "refresh": "row"},
     }
     return lambda _: {"method": {"method": method, **widgets[method]}}
 
@@ -131,6 +135,26 @@ CASES: dict[str, dict[str, list[Case]]] = {
         "method.ssd.half_life": [method("ssd", half_life="2")],
         "method.ssd.pin_prompt": [method("ssd", pin_prompt="no")],
         "method.ssd.literal": [method("ssd", literal=True)],
+        "method.h2o.budget": [method("h2o", budget="9")],
+        "method.h2o.refresh": [method("h2o", refresh="2")],
+        "method.h2o.recent": [method("h2o", recent="3")],
+        "method.h2o.pin_prompt": [method("h2o", pin_prompt=False)],
+        "method.snapkv.budget": [method("snapkv", budget="9")],
+        "method.snapkv.refresh": [method("snapkv", refresh="2")],
+        "method.snapkv.window": [method("snapkv", window="3")],
+        "method.snapkv.pool": [
+            method("snapkv", pool=1),
+            Case(compression("snapkv"), setting(method={"method": "snapkv", "pool": 4}), "pool is an odd number"),
+        ],
+        "method.snapkv.pin_prompt": [method("snapkv", pin_prompt=False)],
+        "method.line-ar.budget": [method("line-ar", budget="9")],
+        "method.line-ar.refresh": [method("line-ar", refresh="2")],
+        "method.line-ar.anchors": [method("line-ar", anchors=0)],
+        "method.line-ar.recent": [method("line-ar", recent="3")],
+        "method.adsa.budget": [method("adsa", budget="9")],
+        "method.adsa.refresh": [method("adsa", refresh="2")],
+        "method.adsa.recent": [method("adsa", recent="3")],
+        "method.adsa.pin_prompt": [method("adsa", pin_prompt=False)],
         "head_map": [
             Case(compression("ssd"), lambda _: {"head_map": random_map(held().model.geometry)}),
             Case(
