@@ -32,8 +32,9 @@ class Compression(io.ComfyNode):
                     tooltip="ssd keeps a window in spatial heads and what is attended most in semantic ones; window "
                     "the newest tokens; streaming the first and the newest; h2o the newest and what was attended most "
                     "so far; snapkv a window and what its queries attend most; line-ar the first image tokens, recent "
-                    "rows and what the last row attends most; adsa recent rows and what differs most; "
-                    "diagonal half of the picture, of which it attends a budget; full everything.",
+                    "rows and what the last row attends most; adsa recent rows and what differs most; headkv a window "
+                    "and, in heads that each picture finds to look far, the history; diagonal half of "
+                    "the picture, of which it attends a budget; full everything.",
                 ),
                 HeadMaps.Input(
                     "head_map",
@@ -64,8 +65,9 @@ class Compression(io.ComfyNode):
         if model is None:  # or what another policy took would stay in the node
             return io.NodeOutput(policy, ui=shown(cls.hidden, {"memory": None}))
         memory = plan(model.model, policy)
+        most = "at most " if memory.replan_bytes else ""
         text = (
-            f"{slots(memory)} slots a head\n"
-            f"{human(memory.kv_bytes)} for a picture, of {human(memory.kv_bytes_full)} in full"
+            f"{most}{slots(memory)} slots a head\n"
+            f"{most}{human(memory.kv_bytes)} for a picture, of {human(memory.kv_bytes_full)} in full"
         )
         return io.NodeOutput(policy, ui=shown(cls.hidden, {"memory": memory.as_dict()}, text))

@@ -25,7 +25,8 @@ class Meter:
         self.node = hidden.dynprompt.get_display_node_id(hidden.unique_id)
         self.workflow = workflow_of(hidden)
         self.device = device
-        self.memory: dict[str, Any] = {}  # the same during a drawing
+        self.counted: Memory | None = None
+        self.memory: dict[str, Any] = {}  # the same, as is told; it hardly ever changes during a drawing
         self.sent = -math.inf
 
     def row(self, rows: int, tokens_per_second: float | None, memory: Memory) -> None:
@@ -34,7 +35,8 @@ class Meter:
         if now - self.sent < PAUSE:
             return
         self.sent = now
-        self.memory = self.memory or memory.as_dict()
+        if self.counted != memory:
+            self.counted, self.memory = memory, memory.as_dict()
         self.send(
             {
                 "rows": rows,

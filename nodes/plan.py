@@ -6,7 +6,7 @@ from comfy_api.latest import io, ui
 
 from ..ssd_core.memory import largest_batch, plan
 from ..ssd_core.policies import Full, Policy
-from ..ssd_core.words import PARTS, human, slots
+from ..ssd_core.words import human, parts, slots
 from . import asked
 from .held import Held
 from .links import CATEGORY, JanusModel, KVPolicy
@@ -66,7 +66,7 @@ class Plan(io.ComfyNode):
         most = [largest_batch(model.model, own, int(vram * 2**30), **drawn) for own, drawn in ways]
         rows = [
             ("", "policy", "full"),
-            *((label, *(human(getattr(memory, part)) for memory in plans)) for label, part in PARTS.items()),
+            *((label, *(human(getattr(memory, part)) for memory in plans)) for label, part in parts(*plans).items()),
             ("slots a head", *(slots(memory) for memory in plans)),
             (f"fit into {vram:g} GiB", *map(str, most)),
         ]

@@ -7,7 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..ssd_core.memory import Memory
-from ..ssd_core.words import PARTS, human, slots
+from ..ssd_core.words import human, parts, slots
 from .links import CATEGORY, KVReport
 from .meter import shown
 
@@ -40,9 +40,9 @@ class Readout(io.ComfyNode):
 def readout(report: dict[str, Any]) -> str:
     """A report as lines of text with bars."""
     memory = Memory(**{field.name: report["memory"][field.name] for field in fields(Memory)})
-    parts = {"keys and values in full": memory.kv_bytes_full}
-    parts |= {label: getattr(memory, part) for label, part in PARTS.items()}
-    longest = max(parts.values())
+    sizes = {"keys and values in full": memory.kv_bytes_full}
+    sizes |= {label: getattr(memory, part) for label, part in parts(memory).items()}
+    longest = max(sizes.values())
     saved = memory.kv_bytes_full / memory.kv_bytes
     return "\n".join(
         [
@@ -51,7 +51,7 @@ def readout(report: dict[str, Any]) -> str:
             *sorted({image["prompt"] for image in report["images"]}),
             *(
                 f"{label:<27}{'#' * round(BAR * size / longest):<{BAR}}{human(size):>11}"
-                for label, size in parts.items()
+                for label, size in sizes.items()
             ),
             f"{saved:.1f} times fewer keys and values than in full; {slots(memory)} slots a head",
             f"{report['tokens_per_second']:.0f} tokens/s",

@@ -6,7 +6,7 @@ from .heads import HeadMap, measure
 from .loop import Result, generate, paint
 from .memory import Memory, largest_batch, plan
 from .models.checkpoint import load
-from .policies import ADSA, H2O, METHODS, SSD, Diagonal, Full, LineAR, Policy, SnapKV, StreamingLLM, Window
+from .policies import ADSA, H2O, METHODS, SSD, Diagonal, Full, HeadKV, LineAR, Policy, SnapKV, StreamingLLM, Window
 from .start import keep_of
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "SSD",
     "Diagonal",
     "Full",
+    "HeadKV",
     "HeadMap",
     "LineAR",
     "Memory",

@@ -14,7 +14,7 @@ from torch import Tensor
 from .cache.cache import SlotCache
 from .clock import Clock, Timing
 from .errors import OutOfMemoryError, is_out_of_memory
-from .memory import Memory, plan_rows
+from .memory import Memory, counted, plan_rows
 from .models.base import ImageModel
 from .policies import Full, Policy
 from .prompts import Prompt, prompt_rows
@@ -83,8 +83,8 @@ def generate(
     keep: which of these stay as they are, bool [grid tokens] or [n, grid tokens]; the others are drawn in raster order,
         each with the random number of its own place, and see only what comes before them.
     on_row: called after each row of the grid, up to the last in which something is drawn, with (row, tokens so far
-        int64 [n, m], memory, tokens drawn a second so far or None); a true return value stops the drawing, and what was
-        drawn so far is returned.
+        int64 [n, m], memory as planned or, after a policy has planned anew, as counted, tokens drawn a second so far or
+        None); a true return value stops the drawing, and what was drawn so far is returned.
     check: called before each token, and between chunks of prompts and of pictures; what it raises ends the drawing and
         is passed on.
     previews: whether on_row paints a picture so far now and then, so that the memory it takes is counted.
@@ -110,6 +110,7 @@ def generate(
         clock.lap("prefill")
         try:
             tokens = draw_tokens(model, cache, rows, seeds, sampling, memory, clock, on_row, check, kept, compiled)
+            memory = counted(memory, cache)
         finally:
             cache.free()
         clock.lap("decode")
@@ -178,7 +179,7 @@ def draw_tokens(
                 clock.lap("decode")
                 speed = count_drawn(so_far, kept) / clock.timing.decode
             with clock.paused():
-                stop = on_row(at // columns, so_far, memory, speed)
+                stop = on_row(at // columns, so_far, counted(memory, cache), speed)
             if stop:
                 break
         x = embed_image(token)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from .cache.cache import SlotCache
 from .cache.storage import check_kv_dtype
 from .errors import UserError
 from .models.base import Geometry, ImageModel
@@ -40,11 +41,16 @@ class Memory:
     prefill_bytes, step_bytes, preview_bytes: the most that prompts, one step with its draw, or the decoding of a
         picture so far hold beside weights and cache; the latter is 0 where none is shown.
     picture_bytes: the most that the decoding of `pictures_at_once` pictures holds beside the weights.
+    replan_bytes: the most that cache and work together hold beside the weights until a policy that plans anew has done
+        so, while tokens move included; 0 for other policies.
     peak_bytes: the most that is held at any time. The cache is freed before pictures are decoded.
     slots, attended: how many tokens each head of the first row holds, and how many of them it attends, at most,
         [layers][kv_heads].
     kv_bytes_by_row, kv_bytes_full_by_row: keys and values in filled slots once 0, 1, ... rows of the grid are drawn,
         and what a full cache would hold by then, [grid rows + 1].
+
+    How a policy that plans anew will do so, nobody knows before. What is planned for keys, values and bookkeeping is
+    then the most that it may come to; `counted` has what it came to.
     """
 
     kv_bytes: int
@@ -60,12 +66,13 @@ class Memory:
     attended: list[list[int]]
     kv_bytes_by_row: list[int]
     kv_bytes_full_by_row: list[int]
+    replan_bytes: int = 0
 
     @property
     def drawing_bytes(self) -> int:
         """The most that is held until the cache is freed."""
         work = max(self.prefill_bytes, self.step_bytes, self.preview_bytes)
-        return self.weights_bytes + self.kv_bytes + self.bookkeeping_bytes + work
+        return self.weights_bytes + max(self.kv_bytes + self.bookkeeping_bytes + work, self.replan_bytes)
 
     @property
     def peak_bytes(self) -> int:
@@ -200,22 +207,37 @@ def _plan_rows(
     skeleton, geometry = model.skeleton(), model.geometry
     images = len(rows) // 2 if sampling.guided else len(rows)
     lengths, drawn = [len(ids) for ids in rows], range(geometry.rows + 1)
+    a_picture = decoding_bytes(model)
+    preview_bytes = a_picture if previews else 0
     with torch.inference_mode(), PeakBytes() as counter:
         cache = prefill(skeleton, policy, rows, kv_dtype=kv_dtype)
-        kv_bytes, bookkeeping_bytes = cache.kv_bytes, cache.bookkeeping_bytes
-        prefill_bytes = counter.peak - counter.live
+        tables = counter.live - cache.bytes  # counted among the weights
+        prefilling, counter.peak = counter.peak, counter.live
+        prefill_bytes = prefilling - counter.live
         by_row = [cache.filled_bytes(row * geometry.columns) for row in drawn]
-        cache.skip(geometry.tokens - 1)  # to the last step, which is the widest
-        before = counter.peak = counter.live
         embed_image = image_embedder(skeleton)
         x = torch.empty(len(rows), model.decoder.shape.hidden, dtype=model.dtype, device="meta")
-        logits = step(skeleton, cache, x, torch.zeros(len(rows), 1, dtype=torch.int64, device="meta"))
-        embed_image(sampling.next_tokens(logits, torch.empty(images, device="meta")))
-        step_bytes = counter.peak - before
-    a_picture = decoding_bytes(model)
+        positions, fed = torch.zeros(len(rows), 1, dtype=torch.int64, device="meta"), 0
+
+        def draw(at: int) -> None:
+            nonlocal fed
+            cache.skip(at - fed)
+            logits = step(skeleton, cache, x, positions)
+            embed_image(sampling.next_tokens(logits, torch.empty(images, device="meta")))
+            fed = at + 1
+
+        replan_bytes = 0
+        for at in sorted({at for replan in cache.replans() for at in (replan - 1, replan)}):
+            shown = counter.live - tables + preview_bytes
+            draw(at)
+            replan_bytes = max(replan_bytes, shown, max(prefilling, counter.peak) - tables)
+            counter.peak = counter.live
+        draw(geometry.tokens - 1)  # the last step is the widest
+        kv_bytes, bookkeeping_bytes = cache.kv_bytes, cache.bookkeeping_bytes
+        step_bytes = counter.peak - tables - cache.bytes
+        slots, attended = cache.slots_of_first_row(), cache.slots_of_first_row(attended=True)
     # as many pictures at once as fit into what the cache leaves free
     at_once = max(1, min(images, (kv_bytes + bookkeeping_bytes) // a_picture))
-    first = policy.keeps(geometry, lengths[0])
     return Memory(
         kv_bytes=kv_bytes,
         kv_bytes_full=full_bytes(geometry, lengths, model.dtype),
@@ -223,13 +245,30 @@ def _plan_rows(
         weights_bytes=module_bytes(skeleton),
         prefill_bytes=prefill_bytes,
         step_bytes=step_bytes,
-        preview_bytes=a_picture if previews else 0,
+        preview_bytes=preview_bytes,
         picture_bytes=at_once * a_picture,
         pictures_at_once=at_once,
-        slots=[[keep.slots for keep in layer] for layer in first],
-        attended=[[keep.attended or keep.slots for keep in layer] for layer in first],
+        slots=slots,
+        attended=attended,
         kv_bytes_by_row=by_row,
         kv_bytes_full_by_row=[full_bytes(geometry, lengths, model.dtype, row) for row in drawn],
+        replan_bytes=replan_bytes,
+    )
+
+
+def counted(planned: Memory, cache: SlotCache) -> Memory:
+    """What was planned, but where a policy has planned anew for all rows, with what its cache holds since."""
+    if not cache.replanned:
+        return planned
+    columns = cache.geometry.columns
+    by_row = [cache.filled_bytes(row * columns) for row in range(len(planned.kv_bytes_by_row))]
+    return replace(
+        planned,
+        kv_bytes=cache.kv_bytes,
+        bookkeeping_bytes=cache.bookkeeping_bytes,
+        slots=cache.slots_of_first_row(),
+        attended=cache.slots_of_first_row(attended=True),
+        kv_bytes_by_row=by_row,
     )
 
 

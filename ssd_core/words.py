@@ -11,9 +11,15 @@ PARTS = {
     "while prompts are read": "prefill_bytes",
     "while a token is drawn": "step_bytes",
     "while a preview is made": "preview_bytes",
+    "until heads are typed": "replan_bytes",
     "while pictures are decoded": "picture_bytes",
     "at most at once": "peak_bytes",
 }  # of a Memory
+
+
+def parts(*memories: Memory) -> dict[str, str]:
+    """Those of PARTS that any of them has."""
+    return {label: part for label, part in PARTS.items() if any(getattr(memory, part) for memory in memories)}
 
 
 def human(count: float) -> str:

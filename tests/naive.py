@@ -12,8 +12,9 @@ from torch import Tensor
 
 from ssd_core.models.base import ImageModel
 from ssd_core.models.decoder import split_heads
-from ssd_core.policies import Keep, Policy, RankingPolicy, View
+from ssd_core.policies import HeadKV, Keep, Policy, RankingPolicy, View
 from ssd_core.sampling import Sampling, streams
+from tests.naive_headkv import NaiveHeadKV
 from tests.naive_methods import REFERENCES
 
 Rounding = Callable[[Tensor], Tensor]  # of keys or values, [..., D]
@@ -129,14 +130,14 @@ class NaiveCache:
         fade = policy.fade(geometry) if isinstance(policy, RankingPolicy) else 1.0
         kept_queries = policy.queries(geometry) if isinstance(policy, RankingPolicy) else 0
         assert ranking or refresh == 0
+
+        def head(keep: Keep, length: int) -> NaiveHead | NaiveHeadKV:
+            if isinstance(policy, HeadKV):
+                return NaiveHeadKV(policy, geometry, length, rounded)
+            return NaiveHead(keep, policy, geometry.columns, refresh, fade, kept_queries, rounded)
+
         self.heads = [
-            [
-                [
-                    NaiveHead(keep, policy, geometry.columns, refresh, fade, kept_queries, rounded)
-                    for keep in policy.keeps(geometry, length)[layer]
-                ]
-                for length in prompts
-            ]
+            [[head(keep, length) for keep in policy.keeps(geometry, length)[layer]] for length in prompts]
             for layer in range(geometry.layers)
         ]
         self.row = 0

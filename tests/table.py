@@ -18,7 +18,7 @@ from ssd_core.cache.slots import Slots
 from ssd_core.clock import Clock
 from ssd_core.memory import Memory
 from ssd_core.models.base import Geometry, ImageModel
-from ssd_core.policies import ADSA, H2O, SSD, Diagonal, Full, LineAR, Policy, SnapKV, StreamingLLM, Window
+from ssd_core.policies import ADSA, H2O, SSD, Diagonal, Full, HeadKV, LineAR, Policy, SnapKV, StreamingLLM, Window
 from ssd_core.prompts import prompt_rows
 from ssd_core.sampling import Sampling
 from ssd_core.step import prefill, step
@@ -56,6 +56,10 @@ POLICIES: dict[str, Policy] = {
     "adsa": ADSA(13, recent=3),
     "adsa of a share, every token": ADSA(0.7, refresh=1, recent=3),
     "adsa, every 3 tokens, prompt not pinned": ADSA(11, refresh=3, pin_prompt=False),
+    "headkv": HeadKV(11, type_at=9, local=3),
+    "headkv of a share, every 2 tokens": HeadKV(0.65, type_at=8, local=2, refresh=2, mass=0.8, split=0.6),
+    "headkv, all heads global": HeadKV(10, type_at=7, local=1),
+    "headkv, more at first than in the end": HeadKV(9, type_at=11, local=3, refresh=1),
 }
 
 

@@ -33,8 +33,8 @@ class FixedCache:
         )
         if not kinds_known:
             raise UserError(
-                "A compiled step knows neither a kv_dtype but auto nor a method that skips tokens it holds; draw "
-                "without compiling."
+                "A compiled step knows neither a kv_dtype but auto nor the methods diagonal and headkv; draw without "
+                "compiling."
             )
         self.layers, self.orders = cache.layers, cache.orders
         alike = [[(group.keep, group.prompt) for group in groups] for groups in cache.groups]

@@ -14,17 +14,14 @@ from ..policies.base import Keep, Policy
 
 @dataclass(frozen=True)
 class Alike:
-    """Pairs of one layer that keep alike: the rows with prompts of `prompt` tokens, and these heads of each."""
+    """Pairs of one layer that keep alike, of rows with prompts of `prompt` tokens.
+
+    pairs: row * kv_heads + head of each, ascending.
+    """
 
     keep: Keep
     prompt: int
-    rows: tuple[int, ...]
-    heads: tuple[int, ...]
-
-    @property
-    def count(self) -> int:
-        """How many pairs these are."""
-        return len(self.rows) * len(self.heads)
+    pairs: tuple[int, ...]
 
 
 def group_pairs(policy: Policy, geometry: Geometry, prompts: Sequence[int]) -> Iterator[list[Alike]]:
@@ -33,13 +30,14 @@ def group_pairs(policy: Policy, geometry: Geometry, prompts: Sequence[int]) -> I
     A row's slots depend on its own prompt alone, never on the batch around it, so a picture is the same in any batch.
     """
     of_length = {length: policy.keeps(geometry, length) for length in sorted(set(prompts))}
-    rows_of = {length: tuple(row for row, own in enumerate(prompts) if own == length) for length in of_length}
+    rows_of = {length: [row for row, own in enumerate(prompts) if own == length] for length in of_length}
     for layer in range(geometry.layers):
         groups = []
         for length, keeps in of_length.items():
             for keep in sorted(set(keeps[layer]), key=lambda keep: (keep.slots, keep.role)):
-                heads = tuple(head for head, own in enumerate(keeps[layer]) if own == keep)
-                groups.append(Alike(keep, length, rows_of[length], heads))
+                heads = [head for head, own in enumerate(keeps[layer]) if own == keep]
+                pairs = tuple(row * geometry.kv_heads + head for row in rows_of[length] for head in heads)
+                groups.append(Alike(keep, length, pairs))
         yield groups
 
 
@@ -67,20 +65,24 @@ class Order:
     groups: of each group's n pairs, the queries [n, G, D], keys and values [2, n, D], and room for answers [n, G, D].
     """
 
-    def __init__(self, groups: Sequence[Alike], geometry: Geometry, room: Room) -> None:
+    def __init__(self, groups: Sequence[Alike], geometry: Geometry, room: Room, planned: bool = True) -> None:
+        """planned: whether the groups are those that were planned. Groups that came of what was seen always have a way
+        back, so that a plan can count it."""
         heads, kv_heads, dim = geometry.heads, geometry.kv_heads, geometry.head_dim
         shared = torch.arange(heads // kv_heads)  # the query heads of a key-value head
         there, pairs = [], []
         for group in groups:
-            row, head = torch.cartesian_prod(torch.tensor(group.rows), torch.tensor(group.heads)).T
+            own = torch.tensor(group.pairs)
+            row, head = own // kv_heads, own % kv_heads
             first = row * (heads + 2 * kv_heads)  # each row's first query
             q = first[:, None] + head[:, None] * len(shared) + shared
             k = first + heads + head
             there += [q.flatten(), k, k + kv_heads]
-            pairs.append(row * kv_heads + head)
+            pairs.append(own)
         self.there = torch.cat(there).to(room.there.device)
         # one group alone is in order already
-        self.back = torch.cat(pairs).argsort().to(room.back.device) if len(groups) > 1 else None
+        is_straight = planned and len(groups) == 1
+        self.back = None if is_straight else torch.cat(pairs).argsort().to(room.back.device)
         self.room, self.shape = room, (-1, 1, heads, dim)
         self.sizes = [size for own in pairs for size in (len(own) * len(shared), 2 * len(own))]
         answers = room.back.split([len(own) for own in pairs])

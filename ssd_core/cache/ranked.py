@@ -114,13 +114,13 @@ class RankedSlots(Slots):
             self.score.div_(self.unit)
             self.unit = 1.0
 
-    def rank(self) -> None:
-        """Choose whose slots the next tokens take; of tokens ranked alike the older leaves first."""
+    def view(self) -> View:
+        """What a policy may look at."""
         self.note_positions()
         self.settle()
         # where numbers are of small precision, reading all of them makes a copy
         keys, values = self.storage.read() if self.ranking.policy.contents else self.kv[:, :, :0]
-        view = View(
+        return View(
             position=self.position,
             score=self.score,
             keys=keys,
@@ -131,11 +131,18 @@ class RankedSlots(Slots):
             columns=self.ranking.columns,
             role=self.keep.role,
         )
-        priority = self.ranking.policy.priority(view).masked_fill(self.position < self.keep.pinned, torch.inf)
+
+    def order(self, view: View) -> Tensor:
+        """int64 [n, S] that sorts the tokens of a view as they are to leave; of those ranked alike the older first."""
+        priority = self.ranking.policy.priority(view).masked_fill(view.position < view.pinned, torch.inf)
         # One integer a slot that sorts like (priority, position). The bits of a float sort like the float itself, but
         # for negative ones, whose magnitude must be flipped.
         bits = priority.float().view(torch.int32)
-        order = ((bits ^ ((bits >> 31) & 0x7FFFFFFF)).long() << 32) + self.position
+        return ((bits ^ ((bits >> 31) & 0x7FFFFFFF)).long() << 32) + view.position
+
+    def rank(self) -> None:
+        """Choose whose slots the next tokens take."""
+        order = self.order(self.view())
         self.move_last(order.topk(self.ranking.refresh, 1, largest=False, sorted=True).indices)
         self.ranked, self.taken = True, 0
 

@@ -22,6 +22,7 @@ class Slots:
         self.storage = storage
         self.stored = 0  # tokens that have come so far
         self.unit = 1.0  # of attention scores, for slots that keep some
+        self.grown = 0  # tokens that were all held before these slots took them over
 
     @property
     def kv(self) -> Tensor:
@@ -34,12 +35,18 @@ class Slots:
         return min(self.stored, self.keep.slots)
 
     @property
+    def most(self) -> int:
+        """How many tokens of a pair are held at most in the end."""
+        return self.keep.slots
+
+    @property
     def kv_bytes(self) -> int:
         return self.storage.nbytes
 
-    def filled_bytes(self, more: int) -> int:
-        """Bytes of keys and values in filled slots once `more` tokens have come."""
-        return min(self.stored + more, self.keep.slots) * (self.kv_bytes // self.keep.slots)
+    def filled_bytes(self, stored: int) -> int:
+        """Bytes of keys and values in filled slots once so many tokens have come in all, or when they had."""
+        held = stored if stored <= self.grown else min(stored, self.most)
+        return held * (self.kv_bytes // self.keep.slots)
 
     @property
     def bookkeeping_bytes(self) -> int:
@@ -47,13 +54,17 @@ class Slots:
 
     def fill(self, keys: Tensor, values: Tensor) -> None:
         """Store a prompt's tokens [n, T, D]; of a prompt longer than the slots, the pinned ones and the newest."""
-        tokens, size, pinned = keys.shape[1], self.keep.slots, self.keep.pinned
-        kept = torch.arange(tokens, device=keys.device)
+        kept, slots = self.places(keys.shape[1])
+        self.storage.fill(slots, torch.stack([keys[:, kept], values[:, kept]]))
+        self.stored = keys.shape[1]
+
+    def places(self, tokens: int) -> tuple[Tensor, Tensor]:
+        """Which of so many tokens are held where no other slots are filled, int64 [held], and in which slots."""
+        size, pinned = self.keep.slots, self.keep.pinned
+        kept = torch.arange(tokens, device=self.kv.device)
         if tokens > size:
             kept = torch.cat([kept[:pinned], kept[tokens - (size - pinned) :]])
-        slots = torch.where(kept < size, kept, pinned + (kept - pinned) % max(size - pinned, 1))
-        self.storage.fill(slots, torch.stack([keys[:, kept], values[:, kept]]))
-        self.stored = tokens
+        return kept, torch.where(kept < size, kept, pinned + (kept - pinned) % max(size - pinned, 1))
 
     def attend(self, q: Tensor, kv: Tensor, output: Tensor) -> None:
         """Store the newest token, kv [2, n, D], then answer its queries q [n, G, D] in `output` [n, G, D]."""

@@ -58,6 +58,12 @@ class Storage:
         """Store tokens, kv [2, n, T, D], in the slots int64 [T]."""
         self.kv[:, :, slots] = kv
 
+    def take(self, slots: Tensor, other: Storage, pairs: Tensor, places: Tensor) -> None:
+        """Store in the slots int64 [T] what another storage of this kind holds of the pairs int64 [n] in the places
+        int64 [T], or [n, T] where each pair has its own."""
+        for own, theirs in zip(self.parts, other.parts, strict=True):
+            own[:, :, slots] = theirs[:, pairs[:, None], places]
+
     def put(self, slot: int, kv: Tensor) -> None:
         """Store a token, kv [2, n, D]."""
         self.kv.select(2, slot).copy_(kv)

@@ -18,7 +18,7 @@ from ..models.checkpoint.plan import Plan
 from ..models.known import KNOWN, known
 from ..models.placement import choose_dtype, codec_dtype
 from ..policies import METHODS, Full, Policy
-from ..words import PARTS, human, slots
+from ..words import human, parts, slots
 from .console import ERR, OUT, table
 from .fields import with_options
 from .options import EMBEDDED, KVDtypeOption, MethodOption, policies_of
@@ -59,9 +59,8 @@ def plan(
     plans = [
         plan_memory(nothing, own, images, prompt_tokens, guidance, kv_dtype=kept_in) for own, kept_in in ways.values()
     ]
-    for label, part in PARTS.items():
-        if part != "preview_bytes":  # the command line shows none
-            figures.add_row(label, *(human(getattr(memory, part)) for memory in plans))
+    for label, part in parts(*plans).items():
+        figures.add_row(label, *(human(getattr(memory, part)) for memory in plans))
     figures.add_row("slots a head", *map(slots, plans))
     if free is not None:
         with ERR.status("Counting pictures"):

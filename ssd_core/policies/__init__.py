@@ -7,6 +7,7 @@ from .base import Keep, Policy, RankingPolicy, View
 from .diagonal import Diagonal
 from .full import Full
 from .h2o import H2O
+from .headkv import HeadKV
 from .line_ar import LineAR
 from .snapkv import SnapKV
 from .ssd import SSD
@@ -23,6 +24,7 @@ METHODS: dict[str, type[Policy]] = {
     "snapkv": SnapKV,
     "line-ar": LineAR,
     "adsa": ADSA,
+    "headkv": HeadKV,
 }
 
 __all__ = [
@@ -32,6 +34,7 @@ __all__ = [
     "SSD",
     "Diagonal",
     "Full",
+    "HeadKV",
     "Keep",
     "LineAR",
     "Policy",

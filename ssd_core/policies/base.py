@@ -99,6 +99,19 @@ class RankingPolicy(Policy):
         """How many of a head's newest queries are kept for `priority` to look at."""
         return 0
 
+    def replan_at(self, geometry: Geometry, prompt: int) -> int | None:
+        """How many tokens a row with such a prompt holds when the policy plans anew, once, from what it has seen; None
+        is never. Until then every head holds them all, in as many slots as `keeps` says: just these."""
+        return None
+
+    def choices(self, geometry: Geometry, prompt: int) -> Sequence[Keep]:
+        """How heads may keep once the policy has planned anew. None has more slots than the last."""
+        return []
+
+    def choose(self, view: View) -> Tensor:
+        """int64 [n]: which of `choices` each pair follows from now on; its own tokens and queries alone may decide."""
+        raise NotImplementedError
+
     @abstractmethod
     def priority(self, view: View) -> Tensor:
         """float32 [n, S]: the lower, the sooner a token's slot is overwritten. Pinned tokens are left out by the

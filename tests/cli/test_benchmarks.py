@@ -109,8 +109,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_the_scorer_finds_each_prompt_s_pictures_as_drawn_alone(terminal: Terminal, name: str, images: int) -> None:
     """Each with seed + prompt x images + picture, though batches span prompts."""
     policy = ("--method", "window", "--budget", 0.9, "--seed", 7, "--guidance", 3.0, "--negative", "q")
-    policy += ("--kv-dtype", "fp8")
-    output = terminal.output(*arguments(terminal, name, *policy, "--images", images, "--batch", 5))
+    output = terminal.output(*arguments(terminal, name, *policy, "--kv-dtype", "fp8", "--images", images, "--batch", 5))
     assert f"{len(ODD) * images} pictures of {len(ODD)} prompts are in drawn." in output
     found = BENCHMARKS[name][1](Path("drawn"), images)
     assert list(found) == ODD

@@ -61,6 +61,7 @@ def compression(method: str) -> Inputs:
         "snapkv": {"budget": "0.5", "refresh": "row", "pool": 5},
         "line-ar": {"budget": "0.5", "refresh": "row", "anchors": 4},
         "adsa": {"budget": "0.5", "refresh": "row"},
+        "headkv": {"budget": "0.5", "type_at": 30, "mass": 0.9, "refresh": "row", "split": 0.5},
     }
     return lambda _: {"method": {"method": method, **widgets[method]}}
 
@@ -155,6 +156,12 @@ CASES: dict[str, dict[str, list[Case]]] = {
         "method.adsa.refresh": [method("adsa", refresh="2")],
         "method.adsa.recent": [method("adsa", recent="3")],
         "method.adsa.pin_prompt": [method("adsa", pin_prompt=False)],
+        "method.headkv.budget": [method("headkv", budget="9")],
+        "method.headkv.type_at": [method("headkv", type_at=40)],
+        "method.headkv.mass": [method("headkv", mass=0.8)],
+        "method.headkv.local": [method("headkv", local="3")],
+        "method.headkv.refresh": [method("headkv", refresh="2")],
+        "method.headkv.split": [method("headkv", split=0.6)],
         "head_map": [
             Case(compression("ssd"), lambda _: {"head_map": random_map(held().model.geometry)}),
             Case(

@@ -82,6 +82,29 @@ def test_a_drawing_tells_its_browser_what_the_engine_reports(pack: Any, server: 
         assert json.loads(json.dumps(sent, allow_nan=False)) == sent
 
 
+def test_the_slots_are_those_that_the_picture_found(
+    pack: Any, server: stand_in.PromptServer, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pack.meter, "PAUSE", 0.0)
+    chosen: dict[str, Any] = {"method": "headkv", "budget": "12", "type_at": 11, "local": "4"}
+    compression = pack.nodes["SSDJanusCompression"]
+    output = drawing(pack, policy=compression.execute(chosen).args[0])
+    report = output.args[2]
+    held = SimpleNamespace(model=tiny(rows=6, columns=4))
+    planned = ssd_core.plan(held.model, ssd_core.HeadKV(12, type_at=11, local=4), prompt="abc", previews=True)
+    slots = [{count for layer in told["memory"]["slots"] for count in layer} for _, told, _ in server.sent]
+    assert slots == [{12}] + [{9, 12}] * 5  # 5 tokens of the prompt, and the window or all
+    assert server.sent[0][1]["memory"] == planned.as_dict()
+    assert server.sent[-1][1]["memory"] == report["memory"]
+    assert report["memory"]["kv_bytes"] < planned.kv_bytes
+    text = pack.nodes["SSDJanusReadout"].execute(report).args[0]
+    assert "until heads are typed" in text
+    assert "9 to 12, mean" in text
+    assert "typed" not in pack.nodes["SSDJanusReadout"].execute(drawing(pack).args[2]).args[0]
+    [shown] = compression.execute(chosen | {"budget": "36", "type_at": 30}, model=held).ui["text"]
+    assert shown.startswith("at most 36 slots a head\nat most ")
+
+
 def test_the_readout_and_the_compression_show_the_engine_s_bytes(pack: Any) -> None:
     report = drawing(pack).args[2]
     assert pack.nodes["SSDJanusReadout"].execute(report).ui["ssd_janus"] == [{"workflow": "a graph", **report}]
