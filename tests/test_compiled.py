@@ -81,7 +81,12 @@ def test_a_missing_compiler_is_said_in_a_sentence(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize(
     ("policy", "kv_dtype"),
-    [(Full(), "int8"), (SSD(12, head_map=HEADS), "fp8"), (Diagonal(8), "auto"), (HeadKV(11), "auto")],
+    [
+        (Full(), "int8"),
+        (SSD(12, head_map=HEADS), "fp8"),
+        (Diagonal(8), "auto"),
+        (HeadKV(11, type_at=9, local=3), "auto"),
+    ],
     ids=["int8", "fp8", "diagonal", "headkv"],
 )
 def test_slots_that_a_compiled_step_does_not_know_are_refused(policy: Policy, kv_dtype: str) -> None:
