@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ..ssd_core.cache.storage import KV_DTYPES
+
 
 def prompt(tooltip: str) -> io.String.Input:
     return io.String.Input("prompt", multiline=True, default="a red circle and a blue ring", tooltip=tooltip)
@@ -19,3 +21,7 @@ def guidance(tooltip: str) -> io.Float.Input:
 
 def images(default: int) -> io.Int.Input:
     return io.Int.Input("images", default=default, min=1, max=1024, tooltip="Pictures drawn at once.")
+
+
+def kv_dtype(tooltip: str) -> io.Combo.Input:
+    return io.Combo.Input("kv_dtype", options=list(KV_DTYPES), default="auto", optional=True, tooltip=tooltip)

@@ -33,7 +33,8 @@ class Compression(io.ComfyNode):
                     "the newest tokens; streaming the first and the newest; h2o the newest and what was attended most "
                     "so far; snapkv a window and what its queries attend most; line-ar the first image tokens, recent "
                     "rows and what the last row attends most; adsa recent rows and what differs most; headkv a window "
-                    "and, in heads that each picture finds to look far, the history; full everything.",
+                    "and, in heads that each picture finds to look far, the history; diagonal half of "
+                    "the picture, of which it attends a budget; full everything.",
                 ),
                 HeadMaps.Input(
                     "head_map",

@@ -34,6 +34,9 @@ class Plan(io.ComfyNode):
                 asked.prompt("What is to be drawn; only its length counts."),
                 asked.negative("As in the sampler; only its length counts."),
                 asked.guidance("As in the sampler; only 1 counts, which halves the cache."),
+                asked.kv_dtype(
+                    "As in the sampler, for the policy; the full cache beside it is in the model's precision."
+                ),
             ],
             outputs=[io.String.Output(display_name="text"), io.Int.Output(display_name="largest_batch")],
             is_output_node=True,
@@ -49,6 +52,7 @@ class Plan(io.ComfyNode):
         negative: str,
         guidance: float,
         policy: Policy | None = None,
+        kv_dtype: str = "auto",
         **_: Any,
     ) -> io.NodeOutput:
         drawing: dict[str, Any] = {
@@ -57,8 +61,9 @@ class Plan(io.ComfyNode):
             "negative": negative or None,
             "previews": True,
         }
-        plans = [plan(model.model, each, images, **drawing) for each in (policy, Full())]
-        most = [largest_batch(model.model, each, int(vram * 2**30), **drawing) for each in (policy, Full())]
+        ways = [(policy, drawing | {"kv_dtype": kv_dtype}), (Full(), drawing)]
+        plans = [plan(model.model, own, images, **drawn) for own, drawn in ways]
+        most = [largest_batch(model.model, own, int(vram * 2**30), **drawn) for own, drawn in ways]
         rows = [
             ("", "policy", "full"),
             *((label, *(human(getattr(memory, part)) for memory in plans)) for label, part in parts(*plans).items()),

@@ -90,6 +90,10 @@ class Sampler(io.ComfyNode):
                     optional=True,
                     tooltip="White is drawn anew, token by token from the top; each sees only what comes before it.",
                 ),
+                asked.kv_dtype(
+                    "What keys and values are kept in: auto is the model's precision, int8 and fp8 take half of bf16's "
+                    "memory."
+                ),
             ],
             outputs=[
                 io.Image.Output(display_name="images"),
@@ -117,6 +121,7 @@ class Sampler(io.ComfyNode):
         start: Tensor | None = None,
         keep_rows: int = 0,
         mask: Tensor | None = None,
+        kv_dtype: str = "auto",
         **_: Any,
     ) -> io.NodeOutput:
         if images < 1:
@@ -128,7 +133,7 @@ class Sampler(io.ComfyNode):
         kept = kept_tokens(model.model.geometry, start, keep, images)
         policy = (policy or Full()).fit(model.model)
         shows = bool(preview) and is_watched()
-        both: dict[str, Any] = {"guidance": guidance, "negative": negative or None}
+        both: dict[str, Any] = {"guidance": guidance, "negative": negative or None, "kv_dtype": kv_dtype}
         planned = both | {"prompt": prompt, "previews": shows}
         memory = plan(model.model, policy, images, **planned)
         ready = model.on_device(memory.peak_bytes - memory.weights_bytes)

@@ -6,7 +6,21 @@ from .heads import HeadMap, measure
 from .loop import Result, generate, paint
 from .memory import Memory, largest_batch, plan
 from .models.checkpoint import load
-from .policies import ADSA, H2O, METHODS, SSD, Full, HeadKV, LineAR, Policy, Reach, SnapKV, StreamingLLM, Window
+from .policies import (
+    ADSA,
+    H2O,
+    METHODS,
+    SSD,
+    Diagonal,
+    Full,
+    HeadKV,
+    LineAR,
+    Policy,
+    Reach,
+    SnapKV,
+    StreamingLLM,
+    Window,
+)
 from .start import keep_of
 
 __all__ = [
@@ -14,6 +28,7 @@ __all__ = [
     "H2O",
     "METHODS",
     "SSD",
+    "Diagonal",
     "Full",
     "HeadKV",
     "HeadMap",

@@ -69,6 +69,7 @@ def generate(
     check: Check | None = None,
     previews: bool = False,
     compiled: bool = False,
+    kv_dtype: str = "auto",
 ) -> Result:
     """Draw `images_per_prompt` pictures of each prompt, all at once.
 
@@ -90,6 +91,8 @@ def generate(
     compiled: whether a step goes through torch.compile, which needs a C++ compiler, and half a minute before the first
         token of a batch of new sizes. What later steps take less is told by bench/speed.py. Tokens may differ in rare
         cases, where two are as likely but for rounding.
+    kv_dtype: what keys and values are kept in: "auto" is what the model computes in; "int8" and "fp8" (e4m3) are a byte
+        a number, and two bytes a key or value for its scale. A token is rounded when it is stored.
 
     Raises UserError for what cannot be drawn, and OutOfMemoryError, which is one, where memory runs out. Whatever
     ends it, the cache is given back.
@@ -100,10 +103,10 @@ def generate(
     images = len(prompts) * images_per_prompt
     seeds = [(seed + k) % 2**64 for k in range(images)]
     kept = kept_tokens(model.geometry, start, keep, images)
-    memory = plan_rows(model, policy, rows, sampling, previews)
+    memory = plan_rows(model, policy, rows, sampling, previews, kv_dtype)
     with explain_out_of_memory(memory, images):
         clock = Clock(model.device)
-        cache = prefill(model, policy, rows, check)
+        cache = prefill(model, policy, rows, check, kv_dtype)
         clock.lap("prefill")
         try:
             tokens = draw_tokens(model, cache, rows, seeds, sampling, memory, clock, on_row, check, kept, compiled)

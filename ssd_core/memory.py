@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from .cache.cache import SlotCache
+from .cache.storage import check_kv_dtype
 from .errors import UserError
 from .models.base import Geometry, ImageModel
 from .policies import Full, Policy
@@ -33,7 +34,8 @@ MOST_PLANS = 64
 class Memory:
     """Bytes, by what holds them, for a batch that draws together.
 
-    kv_bytes: keys and values of all slots; kv_bytes_full: what a full cache of the same rows would hold.
+    kv_bytes: keys and values of all slots, scales included.
+    kv_bytes_full: what a full cache of the same rows would hold, in the precision that the model computes in.
     bookkeeping_bytes: positions, attention scores, pair lists, and room for one layer's step.
     weights_bytes: everything of the model that drawing takes, on whatever device.
     prefill_bytes, step_bytes, preview_bytes: the most that prompts, one step with its draw, or the decoding of a
@@ -42,7 +44,8 @@ class Memory:
     replan_bytes: the most that cache and work together hold beside the weights until a policy that plans anew has done
         so, while tokens move included; 0 for other policies.
     peak_bytes: the most that is held at any time. The cache is freed before pictures are decoded.
-    slots: slots of each head of the first row, [layers][kv_heads].
+    slots, attended: how many tokens each head of the first row holds, and how many of them it attends, at most,
+        [layers][kv_heads].
     kv_bytes_by_row, kv_bytes_full_by_row: keys and values in filled slots once 0, 1, ... rows of the grid are drawn,
         and what a full cache would hold by then, [grid rows + 1].
 
@@ -60,6 +63,7 @@ class Memory:
     picture_bytes: int
     pictures_at_once: int
     slots: list[list[int]]
+    attended: list[list[int]]
     kv_bytes_by_row: list[int]
     kv_bytes_full_by_row: list[int]
     replan_bytes: int = 0
@@ -154,11 +158,12 @@ def plan(
     guidance: float = 5.0,
     negative: Prompt | None = None,
     previews: bool = False,
+    kv_dtype: str = "auto",
 ) -> Memory:
     """What `generate` will hold for `images` pictures of one prompt at once. Allocates nothing and reads no weight.
 
-    prompt, negative, previews: as `generate` takes them; the prompt may also be a mere count of tokens, template and
-        begin-of-image token included.
+    prompt, negative, previews, kv_dtype: as `generate` takes them; the prompt may also be a mere count of tokens,
+        template and begin-of-image token included.
     Raises UserError where the policy cannot work on this model, and for what `generate` would refuse.
     """
     sampling = Sampling(guidance)
@@ -168,25 +173,36 @@ def plan(
         raise UserError(f"A plan takes at least 1 image and a prompt of at least 2 tokens, not {images} and {prompt}.")
     else:
         rows = [[0] * prompt] * images + [[1] * prompt] * (images if sampling.guided else 0)
-    return plan_rows(model, (policy or Full()).fit(model), rows, sampling, previews)
+    return plan_rows(model, (policy or Full()).fit(model), rows, sampling, previews, kv_dtype)
 
 
 def plan_rows(
-    model: ImageModel, policy: Policy, rows: Sequence[Sequence[int]], sampling: Sampling, previews: bool = False
+    model: ImageModel,
+    policy: Policy,
+    rows: Sequence[Sequence[int]],
+    sampling: Sampling,
+    previews: bool = False,
+    kv_dtype: str = "auto",
 ) -> Memory:
     """What drawing these rows will hold, for a policy that is fitted to the model. rows: the prompt ids of each row."""
-    distinct = sorted({tuple(ids) for ids in rows}, key=len)
-    about = (policy, tuple(map(len, rows)), tuple(map(len, distinct)), sampling, previews, model.device, model.dtype)
+    check_kv_dtype(kv_dtype, model.device)
+    lengths = tuple(map(len, rows)), tuple(sorted(len(ids) for ids in {tuple(ids) for ids in rows}))
+    about = (policy, lengths, sampling, previews, kv_dtype, model.device, model.dtype)
     known = PLANS.setdefault(model, {})
     if about not in known:
         if len(known) == MOST_PLANS:
             known.clear()
-        known[about] = _plan_rows(model, policy, rows, sampling, previews)
+        known[about] = _plan_rows(model, policy, rows, sampling, previews, kv_dtype)
     return known[about]
 
 
 def _plan_rows(
-    model: ImageModel, policy: Policy, rows: Sequence[Sequence[int]], sampling: Sampling, previews: bool
+    model: ImageModel,
+    policy: Policy,
+    rows: Sequence[Sequence[int]],
+    sampling: Sampling,
+    previews: bool,
+    kv_dtype: str,
 ) -> Memory:
     skeleton, geometry = model.skeleton(), model.geometry
     images = len(rows) // 2 if sampling.guided else len(rows)
@@ -194,7 +210,7 @@ def _plan_rows(
     a_picture = decoding_bytes(model)
     preview_bytes = a_picture if previews else 0
     with torch.inference_mode(), PeakBytes() as counter:
-        cache = prefill(skeleton, policy, rows)
+        cache = prefill(skeleton, policy, rows, kv_dtype=kv_dtype)
         tables = counter.live - cache.bytes  # counted among the weights
         prefilling, counter.peak = counter.peak, counter.live
         prefill_bytes = prefilling - counter.live
@@ -219,7 +235,7 @@ def _plan_rows(
         draw(geometry.tokens - 1)  # the last step is the widest
         kv_bytes, bookkeeping_bytes = cache.kv_bytes, cache.bookkeeping_bytes
         step_bytes = counter.peak - tables - cache.bytes
-        slots = cache.slots_of_first_row()
+        slots, attended = cache.slots_of_first_row(), cache.slots_of_first_row(attended=True)
     # as many pictures at once as fit into what the cache leaves free
     at_once = max(1, min(images, (kv_bytes + bookkeeping_bytes) // a_picture))
     return Memory(
@@ -233,6 +249,7 @@ def _plan_rows(
         picture_bytes=at_once * a_picture,
         pictures_at_once=at_once,
         slots=slots,
+        attended=attended,
         kv_bytes_by_row=by_row,
         kv_bytes_full_by_row=[full_bytes(geometry, lengths, model.dtype, row) for row in drawn],
         replan_bytes=replan_bytes,
@@ -250,6 +267,7 @@ def counted(planned: Memory, cache: SlotCache) -> Memory:
         kv_bytes=cache.kv_bytes,
         bookkeeping_bytes=cache.bookkeeping_bytes,
         slots=cache.slots_of_first_row(),
+        attended=cache.slots_of_first_row(attended=True),
         kv_bytes_by_row=by_row,
     )
 
@@ -262,12 +280,13 @@ def largest_batch(
     guidance: float = 5.0,
     negative: Prompt | None = None,
     previews: bool = False,
+    kv_dtype: str = "auto",
 ) -> int:
     """The most images of one prompt that can be drawn at once in `free_bytes`, weights included; 0 if none. What is
     drawn is said as to `plan`."""
 
     def planned(images: int) -> Memory:
-        return plan(model, policy, images, prompt, guidance, negative, previews)
+        return plan(model, policy, images, prompt, guidance, negative, previews, kv_dtype)
 
     if planned(1).peak_bytes > free_bytes:
         return 0

@@ -27,16 +27,23 @@ def checked(chunks: Iterable[Chunk], check: Check | None) -> Iterator[Chunk]:
         yield chunk
 
 
-def prefill(model: ImageModel, policy: Policy, rows: Sequence[Sequence[int]], check: Check | None = None) -> SlotCache:
+def prefill(
+    model: ImageModel,
+    policy: Policy,
+    rows: Sequence[Sequence[int]],
+    check: Check | None = None,
+    kv_dtype: str = "auto",
+) -> SlotCache:
     """Run each distinct prompt once, all but its last token, and give every row the slots its policy allows.
 
     rows: the prompt ids of each row. The last token, begin-of-image, is left to the first step, so that its attention
     is seen by the policy like that of any image token.
     check: called before the prompts of each length; what it raises is passed on.
+    kv_dtype: what the slots keep, as `generate` takes it; the prompts are run through the decoder as they are.
     """
     lengths = [len(ids) for ids in rows]
     model.decoder.rope.reserve(max(lengths) + model.geometry.tokens, model.device, model.dtype)
-    cache = SlotCache(policy, model.geometry, lengths, model.dtype, model.device)
+    cache = SlotCache(policy, model.geometry, lengths, model.dtype, model.device, kv_dtype)
     for length in checked(sorted(set(lengths)), check):
         distinct = dict.fromkeys(tuple(ids) for ids in rows if len(ids) == length)
         places = {ids: place for place, ids in enumerate(distinct)}

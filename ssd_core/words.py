@@ -32,7 +32,13 @@ def human(count: float) -> str:
 
 
 def slots(memory: Memory) -> str:
-    """How many tokens the heads keep: the mean, and the range if there is one."""
-    counts = [count for layer in memory.slots for count in layer]
+    """How many tokens the heads keep, and how many they attend, if fewer."""
+    kept = spread(memory.slots)
+    return kept if memory.attended == memory.slots else f"{kept} ({spread(memory.attended)} attended)"
+
+
+def spread(counts_by_layer: list[list[int]]) -> str:
+    """The mean of the heads' counts, and the range if there is one."""
+    counts = [count for layer in counts_by_layer for count in layer]
     mean = f"{sum(counts) / len(counts):.0f}"
     return mean if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}, mean {mean}"

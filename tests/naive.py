@@ -5,7 +5,7 @@ It recomputes nothing cleverly and shares no code with the slots: one Python loo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -17,27 +17,41 @@ from ssd_core.sampling import Sampling, streams
 from tests.naive_headkv import NaiveHeadKV
 from tests.naive_methods import REFERENCES
 
+Rounding = Callable[[Tensor], Tensor]  # of keys or values, [..., D]
+
+
+def as_it_is(x: Tensor) -> Tensor:
+    return x
+
 
 class NaiveHead:
     """One key-value head of one row: everything it ever saw, and which positions it still holds."""
 
     def __init__(
-        self, keep: Keep, policy: Policy, columns: int, refresh: int, fade: float, kept_queries: int = 0
+        self,
+        keep: Keep,
+        policy: Policy,
+        columns: int,
+        refresh: int,
+        fade: float,
+        kept_queries: int = 0,
+        rounded: Rounding = as_it_is,
     ) -> None:
         self.keep, self.policy, self.columns, self.refresh, self.fade = keep, policy, columns, refresh, fade
-        self.kept_queries = kept_queries
+        self.kept_queries, self.rounded = kept_queries, rounded
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
         self.alive: list[int] = []
         self.score: dict[int, float] = {}
         self.leaving: list[int] = []
         self.queries: list[Tensor] = []
+        self.skipped: set[int] = set()  # distances from the newest token
         self.rows: list[dict[int, float]] = []  # of each image token, what it attended
 
     def remember(self, keys: Tensor, values: Tensor) -> None:
         """A prompt [T, D] comes at once; of one that is too long the pinned tokens stay, and the newest."""
         tokens, pinned = len(keys), self.keep.pinned
-        self.keys, self.values = list(keys), list(values)
+        self.keys, self.values = list(self.rounded(keys)), list(self.rounded(values))
         self.score = dict.fromkeys(range(tokens), 0.0)
         newest = range(max(pinned, tokens - (self.keep.slots - pinned)), tokens)
         self.alive = [*range(min(pinned, tokens)), *newest]
@@ -47,8 +61,8 @@ class NaiveHead:
         if len(self.alive) >= self.keep.slots:
             self.alive.remove(self.next_to_leave())
         position = len(self.keys)
-        self.keys.append(k)
-        self.values.append(v)
+        self.keys.append(self.rounded(k))
+        self.values.append(self.rounded(v))
         self.alive.append(position)
         self.score[position] = 0.0
 
@@ -89,20 +103,26 @@ class NaiveHead:
         keys, values = torch.stack(self.keys), torch.stack(self.values)
         logits = queries @ keys.T / queries.shape[-1] ** 0.5
         mask = torch.full((len(keys),), -torch.inf)
-        mask[self.alive] = 0
+        newest = len(keys) - 1
+        attended = [p for p in self.alive if p < self.keep.pinned or newest - p not in self.skipped]
+        mask[attended] = 0
         weights = (logits + mask).softmax(-1)
         self.queries.append(queries)
         received = weights.sum(0).tolist()
         self.rows.append({position: received[position] for position in self.alive})
         for position in self.alive:
             self.score[position] = self.score[position] * self.fade + received[position]
+        # while the slots fill, a step that attends as much as is allowed ends with a distance to skip
+        if len(attended) == self.keep.attended and len(self.alive) < self.keep.slots:
+            least = min(attended[self.keep.pinned : -1], key=received.__getitem__)
+            self.skipped.add(newest - least)
         return weights @ values
 
 
 class NaiveCache:
     """The caches of all rows, layers and heads, with the prompt run token by token."""
 
-    def __init__(self, model: ImageModel, policy: Policy, prompts: Sequence[int]) -> None:
+    def __init__(self, model: ImageModel, policy: Policy, prompts: Sequence[int], rounded: Rounding) -> None:
         geometry = model.geometry
         self.kv_heads = geometry.kv_heads
         ranking = isinstance(policy, RankingPolicy)
@@ -113,8 +133,8 @@ class NaiveCache:
 
         def head(keep: Keep, length: int) -> NaiveHead | NaiveHeadKV:
             if isinstance(policy, HeadKV):
-                return NaiveHeadKV(policy, geometry, length)
-            return NaiveHead(keep, policy, geometry.columns, refresh, fade, kept_queries)
+                return NaiveHeadKV(policy, geometry, length, rounded)
+            return NaiveHead(keep, policy, geometry.columns, refresh, fade, kept_queries, rounded)
 
         self.heads = [
             [[head(keep, length) for keep in policy.keeps(geometry, length)[layer]] for length in prompts]
@@ -154,13 +174,20 @@ class NaivePrompt:
 
 @torch.inference_mode()
 def naive_tokens(
-    model: ImageModel, policy: Policy, rows: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling
+    model: ImageModel,
+    policy: Policy,
+    rows: Sequence[Sequence[int]],
+    seeds: Sequence[int],
+    sampling: Sampling,
+    rounded: Rounding = as_it_is,
 ) -> Tensor:
-    """What `generate` should draw: int64 [images, grid tokens]; rows as `prompt_rows` orders them."""
+    """What `generate` should draw: int64 [images, grid tokens]; rows as `prompt_rows` orders them.
+
+    rounded: how keys and values are kept."""
     geometry = model.geometry
     policy = policy.fit(model)
     model.decoder.rope.reserve(4096, model.device, model.dtype)
-    cache = NaiveCache(model, policy, [len(ids) for ids in rows])
+    cache = NaiveCache(model, policy, [len(ids) for ids in rows], rounded)
     for row, ids in enumerate(rows):
         cache.row = row
         x = model.embed_text(torch.tensor([ids[:-1]]))

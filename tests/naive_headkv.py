@@ -4,6 +4,7 @@ would have dropped is masked. Shares nothing with the policy but its parameters.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -15,7 +16,10 @@ from ssd_core.policies import HeadKV
 class NaiveHeadKV:
     """`kind` is None until the head is typed."""
 
-    def __init__(self, policy: HeadKV, geometry: Geometry, prompt: int) -> None:
+    def __init__(
+        self, policy: HeadKV, geometry: Geometry, prompt: int, rounded: Callable[[Tensor], Tensor] = torch.Tensor.clone
+    ) -> None:
+        self.rounded = rounded
         whole = prompt + geometry.tokens - 1
         budget = policy.budget
         self.slots = min(int(budget * (prompt + geometry.tokens)) if isinstance(budget, float) else budget, whole)
@@ -31,7 +35,7 @@ class NaiveHeadKV:
         self.leaving: list[int] = []
 
     def remember(self, keys: Tensor, values: Tensor) -> None:
-        self.keys, self.values = list(keys), list(values)
+        self.keys, self.values = list(self.rounded(keys)), list(self.rounded(values))
         self.alive = list(range(len(keys)))
 
     def come(self, k: Tensor, v: Tensor) -> None:
@@ -46,8 +50,8 @@ class NaiveHeadKV:
             self.leaving = self.leaving or self.worst()[: self.buffer]
             self.drop([self.leaving.pop(0)])
         self.alive.append(len(self.keys))
-        self.keys.append(k)
-        self.values.append(v)
+        self.keys.append(self.rounded(k))
+        self.values.append(self.rounded(v))
 
     def drop(self, positions: list[int]) -> None:
         self.alive = [position for position in self.alive if position not in positions]

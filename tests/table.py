@@ -18,11 +18,11 @@ from ssd_core.cache.slots import Slots
 from ssd_core.clock import Clock
 from ssd_core.memory import Memory
 from ssd_core.models.base import Geometry, ImageModel
-from ssd_core.policies import ADSA, H2O, SSD, Full, HeadKV, LineAR, Policy, SnapKV, StreamingLLM, Window
+from ssd_core.policies import ADSA, H2O, SSD, Diagonal, Full, HeadKV, LineAR, Policy, SnapKV, StreamingLLM, Window
 from ssd_core.prompts import prompt_rows
 from ssd_core.sampling import Sampling
 from ssd_core.step import prefill, step
-from tests.naive import naive_tokens
+from tests.naive import Rounding, as_it_is, naive_tokens
 from tests.tiny import TinyModel, random_map, tiny
 
 GRID = {"rows": 3, "columns": 4}  # of the models that the table fits
@@ -36,6 +36,8 @@ POLICIES: dict[str, Policy] = {
     "window with nothing pinned": Window(5, pin_prompt=False),
     "streaming": StreamingLLM(8, sinks=2),
     "streaming without sinks": StreamingLLM(0.4, sinks=0),
+    "diagonal": Diagonal(0.55, held=0.7),
+    "diagonal, of a whole picture": Diagonal(8, held=1.0),
     "ssd": SSD(12, head_map=HEADS),
     "ssd of a share, every token": SSD(0.7, refresh=1, head_map=HEADS),
     "ssd, every 3 tokens": SSD(11, refresh=3, recent=1, half_life=0.5, head_map=HEADS),
@@ -59,17 +61,32 @@ POLICIES: dict[str, Policy] = {
     "headkv, all heads global": HeadKV(10, type_at=7, local=1),
     "headkv, more at first than in the end": HeadKV(9, type_at=11, local=3, refresh=1),
 }
+
+
+def in_int8(x: Tensor) -> Tensor:
+    most = x.abs().amax(-1, keepdim=True).bfloat16().float()
+    return (x / most * 127).round() * most / 127
+
+
+def in_fp8(x: Tensor) -> Tensor:
+    most = x.abs().amax(-1, keepdim=True).bfloat16().float()
+    return (x / most * 448).to(torch.float8_e4m3fn).float() * most / 448
+
+
+ROUNDED: dict[str, Rounding] = {"auto": as_it_is, "int8": in_int8, "fp8": in_fp8}  # by kv_dtype
+
 EQUAL, UNEQUAL = ("ab", "cd"), ("", "cde")  # prompts of 4 and 4 tokens, of 2 and 5
 
 each_policy = pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES.keys())
 each_prompts = pytest.mark.parametrize("prompts", [EQUAL, UNEQUAL], ids=["equal", "unequal"])
 each_guidance = pytest.mark.parametrize("guidance", [1.0, 3.0], ids=["unguided", "guided"])
 each_kv_heads = pytest.mark.parametrize("kv_heads", [4, 2], ids=["plain", "grouped"])
+each_kv_dtype = pytest.mark.parametrize("kv_dtype", ["int8", "fp8"])
 each_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 
 SEED = 5
 WARM = 6.0  # a temperature at which the random number decides; the tiny model is sure of itself
-NO_PLAN = Memory(0, 0, 0, 0, 0, 0, 0, 0, 0, [], [], [])
+NO_PLAN = Memory(0, 0, 0, 0, 0, 0, 0, 0, 0, [], [], [], [])
 
 OUT_OF_MEMORY = [  # as torch says it on CUDA, MPS, Linux and Windows
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
@@ -93,6 +110,8 @@ def with_budget(policy: Policy, budget: int | float) -> Policy:
 def mean_slots(policy: Policy, geometry: Geometry, prompt: int) -> float:
     """Slots per head that a policy may use, as its budget reads."""
     budget = getattr(policy, "budget", 1.0)
+    if isinstance(policy, Diagonal):  # whose budget is what it attends
+        return prompt + policy.held * geometry.tokens
     return budget * (prompt + geometry.tokens) if isinstance(budget, float) else budget
 
 
@@ -127,12 +146,13 @@ def draw(
     images: int = 1,
     negative: str | None = None,
     seed: int = SEED,
+    kv_dtype: str = "auto",
 ) -> Drawn:
     """What `generate` draws, without a plan and without pictures, which take longer here."""
     sampling = Recorder(guidance, WARM)
     rows = prompt_rows(model, prompts, images, negative, sampling)
     with torch.inference_mode():
-        cache = prefill(model, policy.fit(model), rows)
+        cache = prefill(model, policy.fit(model), rows, kv_dtype=kv_dtype)
         seeds = range(seed, seed + len(prompts) * images)
         tokens = loop.draw_tokens(model, cache, rows, seeds, sampling, NO_PLAN, Clock(model.device))
     return Drawn(tokens, torch.stack(sampling.logits))
@@ -145,11 +165,12 @@ def naive(
     guidance: float,
     images: int = 1,
     negative: str | None = None,
+    rounded: Rounding = as_it_is,
 ) -> Drawn:
-    """The same, drawn by the naive reference."""
+    """The same, drawn by the naive reference, whose keys and values are kept `rounded`."""
     sampling = Recorder(guidance, WARM)
     rows = prompt_rows(model, prompts, images, negative, sampling)
-    tokens = naive_tokens(model, policy, rows, range(SEED, SEED + len(prompts) * images), sampling)
+    tokens = naive_tokens(model, policy, rows, range(SEED, SEED + len(prompts) * images), sampling, rounded)
     return Drawn(tokens, torch.stack(sampling.logits))
 
 
@@ -166,16 +187,23 @@ def watch(monkeypatch: pytest.MonkeyPatch, see: Callable[[SlotCache], object]) -
 
 
 def tensors_of(holder: object) -> list[Tensor]:
-    """Every tensor that slots or orders hold on to, whatever it is called; views of one tensor once."""
-    held = [part for value in vars(holder).values() for part in (value if isinstance(value, list) else [value])]
+    """Every tensor that slots, with their storage, or orders hold on to, whatever it is called; views of one tensor
+    once."""
+    values = [value for own in (holder, getattr(holder, "storage", None)) if own for value in vars(own).values()]
+    held = [part for value in values for part in (value if isinstance(value, list) else [value])]
     tensors = [part for part in held if isinstance(part, Tensor)]
     return list({tensor.untyped_storage()._cdata: tensor for tensor in tensors}.values())
+
+
+def storages_of(*holders: object) -> list[torch.UntypedStorage]:
+    """The memory that their tensors lie in."""
+    return [tensor.untyped_storage() for holder in holders for tensor in tensors_of(holder)]
 
 
 def check_positions(slots: Slots) -> None:
     """No token twice, none lost among the pinned, the newest there, and as many as there is room for."""
     positions, newest = slots.positions(), slots.stored - 1
-    assert positions.shape == (len(slots.keys), min(slots.stored, slots.keep.slots))
+    assert positions.shape == (slots.kv.shape[1], min(slots.stored, slots.keep.slots))
     assert (positions.sort(1).values.diff(dim=1) > 0).all()
     assert (positions.amin(1) >= 0).all()
     assert (positions.amax(1) == newest).all()

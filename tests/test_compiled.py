@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssd_core import SSD, Full, Policy, UserError, Window, generate
+from ssd_core import SSD, Diagonal, Full, HeadKV, Policy, UserError, Window, generate
 from ssd_core.compiled import KNOWN
 from ssd_core.models.base import Geometry
 from ssd_core.policies import Keep, RankingPolicy, View
@@ -76,4 +76,20 @@ def test_a_missing_compiler_is_said_in_a_sentence(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(inductor, "force_disable_caches", True)
     with pytest.raises(UserError, match=r"cannot be compiled here \(.*install these, or draw without") as refusal:
         generate(tiny(), ["ab"], compiled=True)
+    check_sentence(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("policy", "kv_dtype"),
+    [
+        (Full(), "int8"),
+        (SSD(12, head_map=HEADS), "fp8"),
+        (Diagonal(8), "auto"),
+        (HeadKV(11, type_at=9, local=3), "auto"),
+    ],
+    ids=["int8", "fp8", "diagonal", "headkv"],
+)
+def test_slots_that_a_compiled_step_does_not_know_are_refused(policy: Policy, kv_dtype: str) -> None:
+    with pytest.raises(UserError, match="neither a kv_dtype but auto") as refusal:
+        generate(model_of(), ["ab"], policy, compiled=True, kv_dtype=kv_dtype)
     check_sentence(refusal.value)

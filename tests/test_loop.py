@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ssd_core import SSD, Full, UserError, clock, encode, generate, loop
-from ssd_core.cache import slots as slots_module
+from ssd_core.cache import storage
 from ssd_core.cache.attention import attend_slots
 from ssd_core.cache.cache import PromptCache, SlotCache
 from ssd_core.errors import OutOfMemoryError
@@ -60,6 +60,7 @@ def test_each_parameter_changes_the_picture() -> None:
         {"top_p": 0.7},
         {"temperature": 1.0, "greedy": True},
         {"negative": "xyz"},
+        {"kv_dtype": "fp8"},
         {"policy": SSD(7, literal=True, head_map=HEADS)},
     ]
     usual = {"temperature": WARM, "guidance": 2.0}
@@ -117,15 +118,15 @@ def test_running_out_of_memory_is_explained_and_gives_everything_back(
             if where == "prefill":
                 raise error
 
-    def attend(q: Tensor, keys: Tensor, values: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
+    def attend(q: Tensor, keys: Tensor, values: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
         nonlocal answers
         answers += q.device.type != "meta"
         if where == "step" and answers > 9:
             raise error
-        return attend_slots(q, keys, values, output)
+        return attend_slots(q, keys, values, *rest)
 
     monkeypatch.setattr(SlotCache, "fill", fill)
-    monkeypatch.setattr(slots_module, "attend_slots", attend)
+    monkeypatch.setattr(storage, "attend_slots", attend)
     with pytest.raises(
         OutOfMemoryError, match=r"2 images at once take .* GiB, .* draw fewer at once or lower"
     ) as refusal:

@@ -43,6 +43,41 @@ def test_a_fifth_of_the_budget_is_a_fifth_of_the_bytes(budget: int | float) -> N
         assert memory.bookkeeping_bytes < 0.02 * memory.kv_bytes
 
 
+@pytest.mark.parametrize("kv_dtype", ["int8", "fp8"])
+@pytest.mark.parametrize("head_dim", [64, 128])
+def test_a_fifth_in_a_byte_a_number_is_at_most_11_hundredths(head_dim: int, kv_dtype: str) -> None:
+    geometry = replace(PRO_1B, layers=4, head_dim=head_dim)
+    model = TinyModel(geometry, torch.bfloat16, "meta")
+    for policy in (Window(0.2), SSD(0.2, head_map=random_map(geometry))):
+        plain, small = (plan(model, policy, images=2, kv_dtype=kind) for kind in ("auto", kv_dtype))
+        assert 0.1 < small.kv_bytes / small.kv_bytes_full <= 0.11
+        assert small.kv_bytes * 2 * head_dim == plain.kv_bytes * (head_dim + 2)
+        assert (small.kv_bytes_full, small.slots) == (plain.kv_bytes_full, plain.slots)
+        assert small.kv_bytes_by_row[-1] == small.kv_bytes
+        # room to read one layer's keys, or its values
+        room = small.bookkeeping_bytes - plain.bookkeeping_bytes
+        largest = max(sum(slots for slots in layer) for layer in plain.slots) * 4 * head_dim * 2
+        assert 0 < room <= largest
+
+
+def test_a_kv_dtype_that_is_none_is_refused() -> None:
+    with pytest.raises(UserError, match="not 'int4'") as refusal:
+        plan(tiny(), kv_dtype="int4")
+    check_sentence(refusal.value)
+    with pytest.raises(UserError, match="not 'int4'"):
+        largest_batch(tiny(), None, 10**9, kv_dtype="int4")
+    with pytest.raises(UserError, match="not 'int4'"):
+        generate(tiny(), ["ab"], kv_dtype="int4")
+
+
+def test_more_pictures_fit_in_a_smaller_precision() -> None:
+    model = tiny(**GRID)
+    by_kind = [largest_batch(model, Window(25), 2_000_000, kv_dtype=kind) for kind in ("auto", "int8")]
+    assert by_kind[0] < by_kind[1]
+    peak = plan(model, Window(25), by_kind[1], kv_dtype="int8").peak_bytes
+    assert peak <= 2_000_000 < plan(model, Window(25), by_kind[1] + 1, kv_dtype="int8").peak_bytes
+
+
 @pytest.mark.parametrize("policy", [None, POLICIES["ssd"]], ids=["full", "ssd"])
 def test_a_plan_allocates_nothing_and_reads_no_weight(policy: Policy | None) -> None:
     on_meta, real = TinyModel(tiny(**GRID).geometry, device="meta"), tiny(**GRID)
@@ -127,7 +162,7 @@ def test_what_was_planned_is_known_until_something_of_it_changes(monkeypatch: py
 
     def counted(*given: object) -> Memory:
         planned.append(given)
-        return Memory(len(planned), 0, 0, 0, 0, 0, 0, 0, 0, [], [], [])
+        return Memory(len(planned), 0, 0, 0, 0, 0, 0, 0, 0, [], [], [], [])
 
     monkeypatch.setattr(planning, "_plan_rows", counted)
     rows, alike, other = [[1, 2, 3]] * 2, [[1, 4, 3]] * 2, [[1, 2, 3], [1, 4, 3]]
@@ -141,10 +176,11 @@ def test_what_was_planned_is_known_until_something_of_it_changes(monkeypatch: py
         plan_rows(model, Window(12), rows * 2, guided),
         plan_rows(model, Window(12), rows, Sampling(1.0)),
         plan_rows(model, Window(12), rows, guided, previews=True),
+        plan_rows(model, Window(12), rows, guided, kv_dtype="int8"),
         plan_rows(tiny(), Window(12), rows, guided),
         plan_rows(model.to(torch.bfloat16), Window(12), rows, guided),
     ]
-    assert [each.kv_bytes for each in changed] == list(range(2, 10))
+    assert [each.kv_bytes for each in changed] == list(range(2, 11))
     for budget in range(20, 20 + planning.MOST_PLANS):
         plan_rows(model, Window(budget), rows, guided)
     assert len(planning.PLANS[model]) <= planning.MOST_PLANS

@@ -9,7 +9,21 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssd_core import ADSA, H2O, METHODS, SSD, Full, LineAR, Policy, SnapKV, StreamingLLM, UserError, Window, plan
+from ssd_core import (
+    ADSA,
+    H2O,
+    METHODS,
+    SSD,
+    Diagonal,
+    Full,
+    LineAR,
+    Policy,
+    SnapKV,
+    StreamingLLM,
+    UserError,
+    Window,
+    plan,
+)
 from ssd_core.cache.cache import SlotCache
 from ssd_core.heads.headmap import HeadMap
 from ssd_core.models.base import Geometry
@@ -59,6 +73,22 @@ def test_every_method_has_its_name_and_works_unless_told_otherwise() -> None:
 )
 def test_heads_alike_get_the_budget_each(policy: Policy, slots: int, pinned: int) -> None:
     assert heads_of(policy, PRO, 24) == [Keep(slots, pinned)] * (24 * 16)
+
+
+@pytest.mark.parametrize(
+    ("policy", "keep"),
+    [
+        (Diagonal(), Keep(24 + 288, 24, attended=120)),
+        (Diagonal(115), Keep(24 + 288, 24, attended=115)),
+        (Diagonal(0.2, held=1.0), Keep(599, 24, attended=120)),
+        (Diagonal(0.52), Keep(312, 24)),  # nothing to skip
+        (Diagonal(0.6), Keep(360, 24)),  # what is attended is held
+        (Diagonal(1.0), Keep(599, 24)),
+        (Diagonal(26), Keep(312, 24, attended=26)),
+    ],
+)
+def test_diagonal_holds_half_of_the_picture_and_attends_its_budget(policy: Policy, keep: Keep) -> None:
+    assert heads_of(policy, PRO, 24) == [keep] * (24 * 16)
 
 
 def test_spatial_heads_keep_a_row_and_one_more_and_semantic_heads_the_rest() -> None:
@@ -191,6 +221,10 @@ def test_a_refresh_is_a_row_or_a_count(refresh: Any, steps: int) -> None:
         (lambda: Window("0.2"), "not '0.2'"),  # type: ignore[arg-type]
         (lambda: StreamingLLM(0.0), "this one is 0.0"),
         (lambda: StreamingLLM(sinks=-1), "sinks"),
+        (lambda: Diagonal(0), "budget of 0"),
+        (lambda: Diagonal(held=0.0), "held"),
+        (lambda: Diagonal(held=1.1), "held"),
+        (lambda: Diagonal(held=math.nan), "held"),
         (lambda: SSD(0), "budget of 0"),
         (lambda: SSD(refresh=0), "refresh"),
         (lambda: SSD(refresh=True), "refresh"),
@@ -235,6 +269,8 @@ def test_values_that_cannot_be_are_refused(wrong: Callable[[], Policy], about: s
         (Window(24), "The budget, 24 tokens, does not hold the 24 pinned .* at least 25 tokens"),
         (Window(0.04), "The budget, 0.04 of 600 tokens, 24, does not hold the 24 pinned"),
         (StreamingLLM(4), "The budget, 4 tokens, does not hold the 4 pinned"),
+        (Diagonal(24), "The budget, 24 tokens, does not hold the 24 pinned"),
+        (Diagonal(25), "To skip a token .* at least 26 tokens, 24 of them the prompt's"),
         (SSD(20, head_map=of_kind(PRO, 0.5)), "The budget, 20 tokens, does not hold the 24 pinned"),
         (LineAR(28), "The budget, 28 tokens, does not hold the 28 pinned .* at least 29 tokens"),
         (SSD(0.2), "head_map"),

@@ -25,6 +25,7 @@ from tests.table import (
     EQUAL,
     HEADS,
     NO_PLAN,
+    ROUNDED,
     SEED,
     UNEQUAL,
     WARM,
@@ -33,12 +34,14 @@ from tests.table import (
     draw,
     each_dtype,
     each_guidance,
+    each_kv_dtype,
     each_kv_heads,
     each_policy,
     each_prompts,
     mean_slots,
     model_of,
     naive,
+    storages_of,
     tensors_of,
     watch,
     with_budget,
@@ -81,6 +84,15 @@ def test_tokens_are_those_of_keeping_everything_and_masking_what_was_dropped(
 ) -> None:
     model = model_of(kv_heads)
     assert draw(model, policy, prompts, guidance).like(naive(model, policy, prompts, guidance))
+
+
+@each_kv_dtype
+@each_policy
+def test_tokens_are_those_of_rounding_keys_and_values_as_they_come(policy: Policy, kv_dtype: str) -> None:
+    model = model_of(2)
+    drawn = draw(model, policy, UNEQUAL, 3.0, kv_dtype=kv_dtype)
+    assert drawn.like(naive(model, policy, UNEQUAL, 3.0, rounded=ROUNDED[kv_dtype]))
+    assert not drawn.like(draw(model, policy, UNEQUAL, 3.0))
 
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
@@ -156,26 +168,28 @@ def test_never_more_slots_than_the_budget(
     assert seen == geometry.tokens
 
 
+@pytest.mark.parametrize("kv_dtype", ["auto", "int8"])
 @each_guidance
 @each_prompts
 @each_policy
-def test_the_plan_is_what_is_counted(policy: Policy, prompts: Sequence[str], guidance: float) -> None:
+def test_the_plan_is_what_is_counted(policy: Policy, prompts: Sequence[str], guidance: float, kv_dtype: str) -> None:
     # bfloat16 with guidance, so that half of the cases tell bytes from counts
     model = model_of(4, torch.bfloat16 if guidance != 1 else torch.float32)
     sampling, images = Sampling(guidance), 2 * len(prompts)
     rows, seeds = prompt_rows(model, prompts, 2, None, sampling), list(range(images))
-    planned = plan_rows(model, policy, rows, sampling)
+    planned = plan_rows(model, policy, rows, sampling, kv_dtype=kv_dtype)
     model.decoder.rope.reserve(100, model.device, model.dtype)  # the model's, not the drawing's
 
     def count(cache: SlotCache) -> tuple[int, int]:
         """Bytes of keys and values, and of all that is held."""
         slots = [slots for layer in cache.layers for slots in layer]
         parts = (*slots, *set(cache.orders), cache.orders[0].room)
-        held = sum(tensor.untyped_storage().nbytes() for part in parts for tensor in tensors_of(part))
-        return sum(part.keys.nbytes + part.values.nbytes for part in slots), held
+        # by what holds them, for slots share the room in which they read small precisions
+        held = sum({own._cdata: own.nbytes() for own in storages_of(*parts)}.values())
+        return sum(part.nbytes for own in slots for part in own.storage.parts), held
 
     with torch.inference_mode(), PeakBytes() as counter:
-        cache = prefill(model, policy, rows)
+        cache = prefill(model, policy, rows, kv_dtype=kv_dtype)
         prefill_peak, counter.peak = counter.peak, counter.live
         at_first = count(cache)[1]
         draw_tokens(model, cache, rows, seeds, sampling, planned, Clock(model.device))
@@ -234,11 +248,12 @@ def test_the_bytes_of_each_row_are_those_of_the_filled_slots(
     assert planned.kv_bytes_full_by_row[-1] == planned.kv_bytes_full
 
 
+@pytest.mark.parametrize("kv_dtype", ["auto", "fp8"])
 @each_policy
-def test_what_a_drawing_reports_is_what_plan_says(policy: Policy) -> None:
+def test_what_a_drawing_reports_is_what_plan_says(policy: Policy, kv_dtype: str) -> None:
     model = model_of()
-    drawn = generate(model, EQUAL, policy, images_per_prompt=2, guidance=3.0)
-    planned = ssd_core.plan(model, policy, images=4, prompt=4, guidance=3.0)
+    drawn = generate(model, EQUAL, policy, images_per_prompt=2, guidance=3.0, kv_dtype=kv_dtype)
+    planned = ssd_core.plan(model, policy, images=4, prompt=4, guidance=3.0, kv_dtype=kv_dtype)
     # plan runs one prompt, the drawing two
     assert planned.prefill_bytes <= drawn.memory.prefill_bytes
     for name in ("kv_bytes", "kv_bytes_full", "bookkeeping_bytes", "step_bytes", "picture_bytes", "slots"):
@@ -309,7 +324,7 @@ def test_seeds_go_round_at_64_bits() -> None:
 @pytest.mark.parametrize(("guidance", "rows"), [(1.0, 3), (0.0, 6), (3.0, 6)])
 def test_guidance_of_1_runs_one_row_an_image(guidance: float, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     pairs: set[int] = set()
-    watch(monkeypatch, lambda cache: pairs.update(len(slots.keys) for layer in cache.layers for slots in layer))
+    watch(monkeypatch, lambda cache: pairs.update(slots.kv.shape[1] for layer in cache.layers for slots in layer))
     drawn = generate(model_of(), ["ab"], images_per_prompt=3, guidance=guidance)
     assert pairs == {4 * rows}
     assert drawn.memory.kv_bytes == rows * ssd_core.plan(model_of(), prompt=4, guidance=1.0).kv_bytes

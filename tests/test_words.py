@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from ssd_core.words import human
+from ssd_core import Diagonal, Window, plan
+from ssd_core.words import human, slots
+from tests.tiny import tiny
 
 
 @pytest.mark.parametrize(
@@ -20,3 +22,10 @@ from ssd_core.words import human
 )
 def test_bytes_in_few_digits(count: int, words: str) -> None:
     assert human(count) == words
+
+
+def test_slots_say_what_is_held_and_what_of_it_is_attended() -> None:
+    model = tiny(rows=6, columns=4)
+    assert slots(plan(model, Window(9), prompt=4)) == "9"
+    assert slots(plan(model, Diagonal(9), prompt=4)) == "16 (9 attended)"
+    assert slots(plan(model, Diagonal(20), prompt=4)) == "20"

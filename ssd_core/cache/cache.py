@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -12,10 +13,12 @@ from ..errors import UserError
 from ..models.base import Geometry
 from ..models.decoder import split_heads
 from ..policies.base import Keep, Policy, RankingPolicy
+from .diagonal import DiagonalSlots
 from .growing import GrowingSlots, choices_of, is_due
 from .pairs import Alike, Order, Room, group_pairs
 from .ranked import RankedSlots, Ranking
 from .slots import Slots
+from .storage import KV_DTYPES, QuantizedStorage, Storage
 
 
 class PromptCache:
@@ -48,35 +51,56 @@ class SlotCache:
         prompts: Sequence[int],
         dtype: torch.dtype,
         device: torch.device | str,
+        kv_dtype: str = "auto",
     ) -> None:
-        """prompts: the prompt length of each row, begin-of-image token included."""
+        """prompts: the prompt length of each row, begin-of-image token included.
+        kv_dtype: what keys and values are kept in, see KV_DTYPES; "auto" is `dtype`."""
         self.policy, self.geometry, self.dtype, self.device = policy, geometry, dtype, device
+        self.kind = KV_DTYPES[kv_dtype]
         self.ranking = Ranking.of(policy, geometry) if isinstance(policy, RankingPolicy) else None
         self.groups = list(group_pairs(policy, geometry, prompts))
-        self.layers = [[self.first_slots(group) for group in groups] for groups in self.groups]
-        self.grows = any(isinstance(slots, GrowingSlots) for slots in self.layers[0])
-        self.replanned = False  # for all rows
-        room = Room(len(prompts), geometry, dtype, device)
+        widest = max(map(self.widest, chain(*self.groups))) if self.kind else 0
+        room = Room(len(prompts), geometry, widest, dtype, device)
         # layers whose heads are grouped alike share one order
         orders = {tuple(groups): Order(groups, geometry, room) for groups in self.groups}
         self.orders = [orders[tuple(groups)] for groups in self.groups]
+        self.layers = [[self.first_slots(group) for group in groups] for groups in self.groups]
+        self.grows = any(isinstance(slots, GrowingSlots) for slots in self.layers[0])
+        self.replanned = False  # for all rows
+
+    def keeps_of(self, group: Alike) -> Sequence[Keep]:
+        """How its pairs may keep, once the policy has planned anew if it does."""
+        policy = self.ranking.policy if self.ranking else None
+        if policy is None or policy.replan_at(self.geometry, group.prompt) is None:
+            return [group.keep]
+        return policy.choices(self.geometry, group.prompt)
+
+    def widest(self, group: Alike) -> int:
+        """The most slots that its pairs have together at any time."""
+        return len(group.pairs) * max(keep.slots for keep in (group.keep, *self.keeps_of(group)))
+
+    def storage_for(self, keep: Keep, pairs: int) -> Storage:
+        size = (pairs, keep.slots, self.geometry.head_dim, self.dtype, self.device)
+        return QuantizedStorage(self.kind, self.orders[0].room.read, *size) if self.kind else Storage(*size)
 
     def slots_for(self, keep: Keep, pairs: int) -> Slots:
-        size = (pairs, keep, self.geometry.head_dim, self.dtype, self.device)
-        return Slots(*size) if self.ranking is None or not keep.ranked else RankedSlots(self.ranking, *size)
+        storage = self.storage_for(keep, pairs)
+        if keep.attended:
+            return DiagonalSlots(keep, storage, self.dtype)
+        if self.ranking is None or not keep.ranked:
+            return Slots(keep, storage)
+        return RankedSlots(self.ranking, keep, storage, self.dtype)
 
     def first_slots(self, group: Alike) -> Slots:
         """The slots of pairs of which nothing was seen yet."""
         if self.ranking is None:
             return self.slots_for(group.keep, len(group.pairs))
-        policy, geometry = self.ranking.policy, self.geometry
-        grows = policy.replan_at(geometry, group.prompt) is not None
-        keeps = policy.choices(geometry, group.prompt) if grows else [group.keep]
+        keeps = self.keeps_of(group)
         for keep in keeps:
-            check_refresh_fits(keep, self.ranking.refresh, geometry.cached_tokens(group.prompt))
-        if grows:
-            size = (len(group.pairs), group.keep, geometry.head_dim, self.dtype, self.device)
-            return GrowingSlots(keeps, self.ranking, *size)
+            check_refresh_fits(keep, self.ranking.refresh, self.geometry.cached_tokens(group.prompt))
+        if self.ranking.policy.replan_at(self.geometry, group.prompt) is not None:
+            storage = self.storage_for(group.keep, len(group.pairs))
+            return GrowingSlots(keeps, self.ranking, group.keep, storage, self.dtype)
         return self.slots_for(group.keep, len(group.pairs))
 
     def fill(self, length: int, prompts: PromptCache, prompt_of_row: dict[int, int]) -> None:
@@ -148,7 +172,7 @@ class SlotCache:
 
     @property
     def kv_bytes(self) -> int:
-        """Bytes of keys and values."""
+        """Bytes of keys and values, and of their scales where they have some."""
         return sum(slots.kv_bytes for layer in self.layers for slots in layer)
 
     @property
@@ -165,15 +189,15 @@ class SlotCache:
             for group, slots in zip(groups, layer, strict=True)
         )
 
-    def slots_of_first_row(self) -> list[list[int]]:
-        """How many tokens each head of the first row holds at most, [layers][kv_heads]."""
+    def slots_of_first_row(self, attended: bool = False) -> list[list[int]]:
+        """How many tokens each head of the first row holds, or attends, at most, [layers][kv_heads]."""
         kv_heads = self.geometry.kv_heads
         counts = [[0] * kv_heads for _ in self.layers]
         for own, groups in zip(counts, self.groups, strict=True):
             for group in groups:
                 for pair in group.pairs:
                     if pair < kv_heads:
-                        own[pair] = group.keep.slots
+                        own[pair] = (attended and group.keep.attended) or group.keep.slots
         return counts
 
     def replans(self) -> list[int]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 import torch
 from torch import Tensor
 
+from ..errors import UserError
 from .attention import attend_slots
 from .cache import SlotCache
 from .ranked import RankedSlots
 from .slots import Slots
+from .storage import Storage
 
 
 class FixedCache:
@@ -23,6 +27,15 @@ class FixedCache:
     """
 
     def __init__(self, cache: SlotCache) -> None:
+        """Raises UserError for slots that do more than a compiled step knows of."""
+        kinds_known = all(
+            type(slots) in (Slots, RankedSlots) and type(slots.storage) is Storage for slots in chain(*cache.layers)
+        )
+        if not kinds_known:
+            raise UserError(
+                "A compiled step knows neither a kv_dtype but auto nor the methods diagonal and headkv; draw without "
+                "compiling."
+            )
         self.layers, self.orders = cache.layers, cache.orders
         alike = [[(group.keep, group.prompt) for group in groups] for groups in cache.groups]
         kinds = list(dict.fromkeys(kind for layer in alike for kind in layer))

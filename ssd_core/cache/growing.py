@@ -12,6 +12,7 @@ from torch import Tensor
 from ..policies.base import Keep
 from .ranked import RankedSlots, Ranking
 from .slots import Slots
+from .storage import Storage
 
 
 class GrowingSlots(RankedSlots):
@@ -21,14 +22,12 @@ class GrowingSlots(RankedSlots):
         self,
         choices: Sequence[Keep],
         ranking: Ranking,
-        count: int,
         keep: Keep,
-        head_dim: int,
+        storage: Storage,
         dtype: torch.dtype,
-        device: torch.device | str,
     ) -> None:
         """choices: how each pair may keep afterwards."""
-        super().__init__(ranking, count, keep, head_dim, dtype, device)
+        super().__init__(ranking, keep, storage, dtype)
         self.choices = choices
         self.grown = keep.slots
 
@@ -43,16 +42,17 @@ class GrowingSlots(RankedSlots):
         if isinstance(to, RankedSlots):
             self.hand_over_best(pairs, to)
         else:
-            to.fill(self.keys[pairs], self.values[pairs])
+            kept, slots = to.places(self.stored)  # a token's position is its slot here
+            to.storage.take(slots, self.storage, pairs, kept)
+            to.stored = self.stored
 
     def hand_over_best(self, pairs: Tensor, to: RankedSlots) -> None:
         view, kept = replace(self.view(), role=to.keep.role), self.position.long()
         if self.stored > to.keep.slots:
             kept = self.order(view).topk(to.keep.slots, 1).indices
-        of_pair, kept = pairs[:, None], kept[pairs]  # a token's position is its slot here
+        of_pair, kept = pairs[:, None], kept[pairs]
         held = kept.shape[1]
-        to.keys[:, :held] = self.keys[of_pair, kept]
-        to.values[:, :held] = self.values[of_pair, kept]
+        to.storage.take(torch.arange(held, device=kept.device), self.storage, pairs, kept)
         to.position[:, :held] = kept
         if self.scores:
             to.score[:, :held] = self.score[of_pair, kept]
@@ -71,5 +71,5 @@ def choices_of(due: Sequence[GrowingSlots]) -> Iterator[list[int]]:
     On the meta device, where nothing can be seen, all follow the last choice, which has the most slots."""
     chosen = torch.cat([slots.ranking.policy.choose(slots.view()) for slots in due])
     if chosen.is_meta:
-        return iter([[len(slots.choices) - 1] * len(slots.keys) for slots in due])
-    return iter([own.tolist() for own in chosen.cpu().split([len(slots.keys) for slots in due])])
+        return iter([[len(slots.choices) - 1] * slots.kv.shape[1] for slots in due])
+    return iter([own.tolist() for own in chosen.cpu().split([slots.kv.shape[1] for slots in due])])

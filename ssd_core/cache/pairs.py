@@ -42,16 +42,20 @@ def group_pairs(policy: Policy, geometry: Geometry, prompts: Sequence[int]) -> I
 
 
 class Room:
-    """Room for one layer's step, which all layers share: what is gathered for the pairs, and their answers."""
+    """Room for one layer's step, which all layers share: what is gathered for the pairs, what is read of `widest` slots
+    that hold another precision, and the answers."""
 
-    def __init__(self, rows: int, geometry: Geometry, dtype: torch.dtype, device: torch.device | str) -> None:
+    def __init__(
+        self, rows: int, geometry: Geometry, widest: int, dtype: torch.dtype, device: torch.device | str
+    ) -> None:
         heads, kv_heads, dim = geometry.heads, geometry.kv_heads, geometry.head_dim
         self.there = torch.empty(rows * (heads + 2 * kv_heads), dim, dtype=dtype, device=device)
+        self.read = torch.empty(widest, dim, dtype=dtype, device=device)
         self.back = torch.empty(rows * kv_heads, heads // kv_heads, dim, dtype=dtype, device=device)
 
     @property
     def nbytes(self) -> int:
-        return self.there.nbytes + self.back.nbytes
+        return self.there.nbytes + self.read.nbytes + self.back.nbytes
 
 
 class Order:

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..models.base import Geometry
 from ..policies.base import Keep, RankingPolicy, View
 from .slots import Slots
+from .storage import Storage
 
 LEAST_FADE = 2.0**-20  # a millionth: what fades faster is gone after a step all the same
 LARGEST_UNIT = 2.0**40
@@ -42,16 +43,10 @@ class RankedSlots(Slots):
     slots, so that each step writes all pairs' newest tokens into the same slot.
     """
 
-    def __init__(
-        self,
-        ranking: Ranking,
-        count: int,
-        keep: Keep,
-        head_dim: int,
-        dtype: torch.dtype,
-        device: torch.device | str,
-    ) -> None:
-        super().__init__(count, keep, head_dim, dtype, device)
+    def __init__(self, ranking: Ranking, keep: Keep, storage: Storage, dtype: torch.dtype) -> None:
+        """dtype: what queries come in."""
+        super().__init__(keep, storage)
+        (_, count, _, head_dim), device = self.kv.shape, self.kv.device
         self.ranking = ranking
         self.position = torch.arange(keep.slots, dtype=torch.int32, device=device).repeat(count, 1)
         # Fading every score at each step would write all of them. Instead they are kept in a unit that grows.
@@ -123,11 +118,13 @@ class RankedSlots(Slots):
         """What a policy may look at."""
         self.note_positions()
         self.settle()
+        # where numbers are of small precision, reading all of them makes a copy
+        keys, values = self.storage.read() if self.ranking.policy.contents else self.kv[:, :, :0]
         return View(
             position=self.position,
             score=self.score,
-            keys=self.keys,
-            values=self.values,
+            keys=keys,
+            values=values,
             queries=self.newest_queries(),
             newest=self.stored - 1,
             pinned=self.keep.pinned,
@@ -162,10 +159,12 @@ class RankedSlots(Slots):
         def rows(slots: Tensor) -> Tensor:
             return (slots.repeat(2, 1) + self.first_rows[:, None]).flatten()
 
-        kv = self.kv.view(-1, self.kv.shape[-1])
-        last = kv.index_select(0, rows(leaving)).view(2, pairs, refresh, -1)
-        kv.index_copy_(0, rows(free), kv.index_select(0, rows(staying)))
-        self.kv[:, :, self.last :] = last
+        leaving_rows, free_rows, staying_rows = map(rows, (leaving, free, staying))
+        for stored in self.storage.parts:
+            all_rows = stored.view(-1, stored.shape[-1])
+            last = all_rows.index_select(0, leaving_rows).view(2, pairs, refresh, -1)
+            all_rows.index_copy_(0, free_rows, all_rows.index_select(0, staying_rows))
+            stored[:, :, self.last :] = last
         for part in (self.position, self.score) if self.scores else (self.position,):
             last = part.gather(1, leaving)
             part.scatter_(1, free, part.gather(1, staying))

@@ -6,25 +6,28 @@ import torch
 from torch import Tensor
 
 from ..policies.base import Keep
-from .attention import attend_slots
+from .storage import Storage
 
 
 class Slots:
     """The slots of n (row, kv head) pairs of one layer; when they are full, the oldest token that is not pinned leaves.
 
-    kv [2, n, S, D] holds keys and values, so that one write stores both. Keys are stored after RoPE, so a slot is
-    overwritten in place and nothing ever moves. The pairs' rows have prompts of one length, so all pairs always hold
-    equally many tokens: the filled slots are a prefix, and no mask is needed.
+    Their storage holds keys and values side by side, so that one write stores both. Keys are stored after RoPE, so a
+    slot is overwritten in place and nothing ever moves. The pairs' rows have prompts of one length, so all pairs always
+    hold equally many tokens: the filled slots are a prefix, and no mask is needed.
     """
 
-    def __init__(self, count: int, keep: Keep, head_dim: int, dtype: torch.dtype, device: torch.device | str) -> None:
-        """count: n, the number of pairs."""
+    def __init__(self, keep: Keep, storage: Storage) -> None:
         self.keep = keep
-        self.kv = torch.empty(2, count, keep.slots, head_dim, dtype=dtype, device=device)
-        self.keys, self.values = self.kv
+        self.storage = storage
         self.stored = 0  # tokens that have come so far
         self.unit = 1.0  # of attention scores, for slots that keep some
         self.grown = 0  # tokens that were all held before these slots took them over
+
+    @property
+    def kv(self) -> Tensor:
+        """Keys and values as they are stored, [2, n, S, D]."""
+        return self.storage.kv
 
     @property
     def held(self) -> int:
@@ -38,7 +41,7 @@ class Slots:
 
     @property
     def kv_bytes(self) -> int:
-        return self.kv.nbytes
+        return self.storage.nbytes
 
     def filled_bytes(self, stored: int) -> int:
         """Bytes of keys and values in filled slots once so many tokens have come in all, or when they had."""
@@ -51,23 +54,22 @@ class Slots:
 
     def fill(self, keys: Tensor, values: Tensor) -> None:
         """Store a prompt's tokens [n, T, D]; of a prompt longer than the slots, the pinned ones and the newest."""
-        tokens, size, pinned = keys.shape[1], self.keep.slots, self.keep.pinned
-        kept = torch.arange(tokens, device=keys.device)
+        kept, slots = self.places(keys.shape[1])
+        self.storage.fill(slots, torch.stack([keys[:, kept], values[:, kept]]))
+        self.stored = keys.shape[1]
+
+    def places(self, tokens: int) -> tuple[Tensor, Tensor]:
+        """Which of so many tokens are held where no other slots are filled, int64 [held], and in which slots."""
+        size, pinned = self.keep.slots, self.keep.pinned
+        kept = torch.arange(tokens, device=self.kv.device)
         if tokens > size:
             kept = torch.cat([kept[:pinned], kept[tokens - (size - pinned) :]])
-        slots = torch.where(kept < size, kept, pinned + (kept - pinned) % max(size - pinned, 1))
-        self.keys[:, slots] = keys[:, kept]
-        self.values[:, slots] = values[:, kept]
-        self.stored = tokens
+        return kept, torch.where(kept < size, kept, pinned + (kept - pinned) % max(size - pinned, 1))
 
     def attend(self, q: Tensor, kv: Tensor, output: Tensor) -> None:
         """Store the newest token, kv [2, n, D], then answer its queries q [n, G, D] in `output` [n, G, D]."""
         self.put(self.next_slot(), kv)
-        keys, values = self.keys, self.values
-        if self.stored < self.keep.slots:
-            keys, values = keys[:, : self.stored], values[:, : self.stored]
-        weights, _ = attend_slots(q, keys, values, output)
-        self.observe(q, weights)
+        self.observe(q, self.storage.attend(q, self.held, output))
 
     def next_slot(self) -> int:
         """The slot of a token that comes, which counts as stored from now on: a free one, or else the oldest's."""
@@ -82,7 +84,7 @@ class Slots:
 
     def put(self, slot: int, kv: Tensor) -> None:
         """Store a token, kv [2, n, D]."""
-        self.kv.select(2, slot).copy_(kv)
+        self.storage.put(slot, kv)
 
     def observe(self, q: Tensor, weights: Tensor) -> None:
         """Look at the newest queries [n, G, D] and their attention rows, float32 [n, G, held]. The oldest leave
@@ -95,4 +97,4 @@ class Slots:
         if self.stored > self.keep.slots:
             age = (self.stored - 1 - slot) % (self.keep.slots - pinned)
             slot = slot.where(slot < pinned, self.stored - 1 - age)
-        return slot.expand(len(self.keys), -1)
+        return slot.expand(self.kv.shape[1], -1)

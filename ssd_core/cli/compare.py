@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from ..cache.storage import check_kv_dtype
 from ..evaluate.fidelity import agreement
 from ..loop import Result, generate
 from ..memory import plan
@@ -28,6 +29,7 @@ from .options import (
     EMBEDDED,
     DeviceOption,
     DtypeOption,
+    KVDtypeOption,
     ModelOption,
     NegativeOption,
     OutOption,
@@ -53,6 +55,7 @@ def compare(
     negative: NegativeOption = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
+    kv_dtype: KVDtypeOption = "auto",
     out: OutOption = Path("out"),
 ) -> None:
     """Draw one picture of each prompt with each method and the same seeds, and lay them side by side.
@@ -61,9 +64,10 @@ def compare(
     """
     policies = policies_of([name.strip() for name in methods.split(",")], options)
     chosen = Sampling(**sampling)  # refuses what cannot be sampled before anything is read
+    check_kv_dtype(kv_dtype)
     make_folder(out)
     loaded, _ = read_model(model, device, dtype)
-    drawing = {"seed": seed, "negative": negative} | asdict(chosen)
+    drawing = {"seed": seed, "negative": negative, "kv_dtype": kv_dtype} | asdict(chosen)
     results = draw_each(loaded, prompts, policies, drawing)
     columns = [f"{name}\n{human(result.memory.kv_bytes)}" for name, result in results.items()]
     pictures = zip(*(to_pil(result.images) for result in results.values()), strict=True)
@@ -80,7 +84,8 @@ def draw_each(
     """What each method draws; none after one that was stopped."""
     longest = max(len(model.encode(prompt)) for prompt in prompts)
     for policy in policies.values():
-        plan(model, policy, prompt=longest)  # refuses what cannot be drawn before the first method has drawn
+        # refuses what cannot be drawn before the first method has drawn
+        plan(model, policy, prompt=longest, kv_dtype=drawing["kv_dtype"])
     # a row of one picture, so that no method pays for what a device does once
     generate(model, prompts[:1], on_row=lambda *_: True)
     results: dict[str, Result] = {}

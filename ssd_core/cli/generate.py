@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from torch import Tensor
 
+from ..cache.storage import check_kv_dtype
 from ..encoding import encode
 from ..errors import UserError
 from ..pictures import read, save, to_pil
@@ -25,6 +26,7 @@ from .options import (
     CompileOption,
     DeviceOption,
     DtypeOption,
+    KVDtypeOption,
     MethodOption,
     ModelOption,
     NegativeOption,
@@ -65,18 +67,21 @@ def generate(
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     compiled: CompileOption = False,
+    kv_dtype: KVDtypeOption = "auto",
     out: OutOption = Path("out"),
     report_to: ReportOption = None,
 ) -> None:
     """Draw pictures of prompts, all at once. Ctrl-C stops after the row and keeps what was drawn."""
     policy, chosen = policies_of([method], options)[method], Sampling(**sampling)
+    check_kv_dtype(kv_dtype)
     picture, painted = pictures_of(start, keep_rows, mask)
     make_folder(out)
     if report_to:
         prepare_file(report_to)
     loaded, load_seconds = read_model(model, device, dtype)
     policy = policy.fit(loaded)
-    drawing = {"images_per_prompt": images, "seed": seed, "negative": negative, "compiled": compiled} | asdict(chosen)
+    drawing = {"images_per_prompt": images, "seed": seed, "negative": negative, "kv_dtype": kv_dtype}
+    drawing |= {"compiled": compiled} | asdict(chosen)
     begun: dict[str, Any] = {}
     origin: dict[str, Any] = {}
     if picture is not None:

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
+from ..cache.storage import KV_DTYPES
 from ..errors import UserError
 from ..models.base import ImageModel
 from ..models.checkpoint import load
@@ -35,6 +36,9 @@ CompileOption = Annotated[
     typer.Option(
         "--compile", help="Put the step through torch.compile: half a minute for the compiler, faster steps afterwards."
     ),
+]
+KVDtypeOption = Annotated[
+    str, typer.Option(help=f"What keys and values are kept in: {', '.join(KV_DTYPES)}; auto is --dtype's.")
 ]
 OutOption = Annotated[Path, typer.Option(metavar="DIR", help="The folder to write into.")]
 ReportOption = Annotated[

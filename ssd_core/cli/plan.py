@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
+from ..cache.storage import check_kv_dtype
 from ..errors import UserError
 from ..memory import largest_batch
 from ..memory import plan as plan_memory
@@ -16,11 +17,11 @@ from ..models.checkpoint.files import Checkpoint
 from ..models.checkpoint.plan import Plan
 from ..models.known import KNOWN, known
 from ..models.placement import choose_dtype, codec_dtype
-from ..policies import METHODS
+from ..policies import METHODS, Full, Policy
 from ..words import human, parts, slots
 from .console import ERR, OUT, table
 from .fields import with_options
-from .options import EMBEDDED, MethodOption, policies_of
+from .options import EMBEDDED, KVDtypeOption, MethodOption, policies_of
 
 GPU = torch.device("cuda")  # what is planned for, whether or not this machine has one
 app = typer.Typer(add_completion=False)
@@ -41,23 +42,32 @@ def plan(
     prompt_tokens: Annotated[int, typer.Option(help="The prompt's length, template included.")] = 24,
     guidance: Annotated[float, typer.Option(help="1 draws one row a picture, anything else two.")] = 5.0,
     dtype: Annotated[str, typer.Option(help="bf16, fp16 or fp32; auto is bf16.")] = "bf16",
+    kv_dtype: KVDtypeOption = "auto",
     vram: Annotated[
         str | None,
         typer.Option(metavar="SIZE", help="Also say how many pictures fit; such as 8GB or 7.5GiB.", show_default=False),
     ] = None,
 ) -> None:
     """Say what a batch will take of memory, with a method and with the full cache. No weight is read."""
+    check_kv_dtype(kv_dtype)
     free = None if vram is None else size(vram)
     nothing = empty(model, dtype)
-    policies = policies_of([method], options) | ({} if method == "full" else policies_of(["full"], {}))
-    figures = table(f"{nothing.name}, {images} at once", *policies)
-    plans = [plan_memory(nothing, policy, images, prompt_tokens, guidance) for policy in policies.values()]
+    policy = policies_of([method], options)[method]
+    name = method if kv_dtype == "auto" else f"{method}, {kv_dtype}"
+    ways: dict[str, tuple[Policy, str]] = {name: (policy, kv_dtype)} | {"full": (Full(), "auto")}
+    figures = table(f"{nothing.name}, {images} at once", *ways)
+    plans = [
+        plan_memory(nothing, own, images, prompt_tokens, guidance, kv_dtype=kept_in) for own, kept_in in ways.values()
+    ]
     for label, part in parts(*plans).items():
         figures.add_row(label, *(human(getattr(memory, part)) for memory in plans))
     figures.add_row("slots a head", *map(slots, plans))
     if free is not None:
         with ERR.status("Counting pictures"):
-            most = [largest_batch(nothing, policy, free, prompt_tokens, guidance) for policy in policies.values()]
+            most = [
+                largest_batch(nothing, own, free, prompt_tokens, guidance, kv_dtype=kept_in)
+                for own, kept_in in ways.values()
+            ]
         figures.add_row(f"pictures that fit into {vram}", *map(str, most))
     OUT.print(figures)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .adsa import ADSA
 from .base import Keep, Policy, RankingPolicy, View
+from .diagonal import Diagonal
 from .full import Full
 from .h2o import H2O
 from .headkv import HeadKV
@@ -18,6 +19,7 @@ METHODS: dict[str, type[Policy]] = {
     "full": Full,
     "window": Window,
     "streaming": StreamingLLM,
+    "diagonal": Diagonal,
     "ssd": SSD,
     "reach": Reach,
     "h2o": H2O,
@@ -32,6 +34,7 @@ __all__ = [
     "H2O",
     "METHODS",
     "SSD",
+    "Diagonal",
     "Full",
     "HeadKV",
     "Keep",

@@ -25,12 +25,15 @@ class Keep:
     pinned: the first tokens of the sequence, never dropped.
     ranked: whether its policy's `priority` says who goes; otherwise the oldest does.
     role: a name for the head's kind, for `priority` and for reports.
+    attended: tokens it attends at most, where it holds more; 0 where it attends all. It skips those at distances from
+        the newest token that were attended least while its slots filled.
     """
 
     slots: int
     pinned: int = 0
     ranked: bool = False
     role: str = ""
+    attended: int = 0
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,8 @@ class View:
     position: int32 [n, S], the place in the sequence a slot's token came from.
     score: float32 [n, S], the attention a slot's token has received since it came, summed over the queries of its
         head, faded by the policy's `fade` each step; [n, 0] for a policy that asks for no `scores`.
-    keys, values: [n, S, D], as the slots hold them, keys turned to their positions.
+    keys, values: [n, S, D], as they are attended, keys turned to their positions; [n, 0, D] for a policy that asks for
+        no `contents`.
     queries: [n, Q, G, D], those of the newest Q image tokens that were fed, the newest last, turned to their positions;
         Q is what the policy's `queries` asks for, or as many as there have been.
     newest: the position of the token last stored.
@@ -76,10 +80,12 @@ class RankingPolicy(Policy):
     """A policy that ranks tokens instead of dropping the oldest.
 
     scores: whether the attention that tokens receive is added up for it.
+    contents: whether it looks at keys and values.
     """
 
     refresh: int | Literal["row"]
     scores: ClassVar[bool] = True
+    contents: ClassVar[bool] = True
 
     def steps_between(self, geometry: Geometry) -> int:
         """How many tokens are drawn between two rankings."""

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
@@ -26,6 +26,7 @@ class H2O(RankingPolicy):
     pin_prompt: whether the prompt is never dropped; on unless given.
     """
 
+    contents: ClassVar[bool] = False
     budget: int | float = 0.2
     refresh: int | Literal["row"] = "row"
     recent: int | None = None

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
@@ -31,6 +31,7 @@ class SSD(RankingPolicy):
     head_map: which heads are semantic; the model's own unless given.
     """
 
+    contents: ClassVar[bool] = False
     budget: int | float = 0.2
     refresh: int | Literal["row"] = "row"
     tau: float = SPATIAL

@@ -15,6 +15,7 @@ from ssd_core.cache.cache import SlotCache
 from ssd_core.cache.growing import GrowingSlots
 from ssd_core.cache.ranked import RankedSlots, Ranking
 from ssd_core.cache.slots import Slots
+from ssd_core.cache.storage import Storage
 from ssd_core.models.base import Geometry
 from ssd_core.policies import Keep, RankingPolicy, View
 from ssd_core.policies.base import uniform
@@ -78,8 +79,12 @@ def test_what_is_to_be_kept_is_there_after_the_move_and_is_what_it_was(
 ) -> None:
     few, many = (Keep(pinned + size, pinned, ranked) for size in sizes)
     ranking = Ranking(Changing(grown, few, many), 1, fade, 3, COLUMNS, GROUP)
-    size = (DIM, torch.float32, "cpu")
-    slots = GrowingSlots([few, many], ranking, 5, Keep(grown, pinned, ranked=True), *size)
+
+    def storage_of(count: int, keep: Keep) -> Storage:
+        return Storage(count, keep.slots, DIM, torch.float32, "cpu")
+
+    all_of_them = Keep(grown, pinned, ranked=True)
+    slots = GrowingSlots([few, many], ranking, all_of_them, storage_of(5, all_of_them), torch.float32)
     random = torch.Generator().manual_seed(seed)
     keys, values = torch.randn(2, 5, grown + 4, DIM, generator=random)
     queries = 3 * torch.randn(5, grown + 4, GROUP, DIM, generator=random)
@@ -88,12 +93,13 @@ def test_what_is_to_be_kept_is_there_after_the_move_and_is_what_it_was(
         attend(slots, queries[:, at], torch.stack([keys[:, at], values[:, at]]))
     assert slots.positions().equal(torch.arange(grown, dtype=torch.int32).expand(5, -1))
     score = slots.score / slots.unit
-    to = RankedSlots(ranking, len(pairs), many, *size) if ranked else Slots(len(pairs), many, *size)
+    storage = storage_of(len(pairs), many)
+    to = RankedSlots(ranking, many, storage, torch.float32) if ranked else Slots(many, storage)
     slots.hand_over(torch.tensor(pairs), to)
     check_positions_but_the_newest(to, ranked)
     for place, (pair, positions) in enumerate(zip(pairs, to.positions().tolist(), strict=True)):
-        assert to.keys[place, : to.held].equal(keys[pair, positions])
-        assert to.values[place, : to.held].equal(values[pair, positions])
+        assert to.kv[0, place, : to.held].equal(keys[pair, positions])
+        assert to.kv[1, place, : to.held].equal(values[pair, positions])
         free = list(range(pinned, grown))
         if ranked:  # those with the largest scores, of equals the newest
             free.sort(key=lambda position: (float(score[pair, position]), position))
@@ -107,8 +113,8 @@ def test_what_is_to_be_kept_is_there_after_the_move_and_is_what_it_was(
         attend(to, queries[pairs, at], torch.stack([keys[pairs, at], values[pairs, at]]))
         check_positions(to)
         for place, (pair, positions) in enumerate(zip(pairs, to.positions().tolist(), strict=True)):
-            assert to.keys[place, : to.held].equal(keys[pair, positions])
-            assert to.values[place, : to.held].equal(values[pair, positions])
+            assert to.kv[0, place, : to.held].equal(keys[pair, positions])
+            assert to.kv[1, place, : to.held].equal(values[pair, positions])
 
 
 def check_positions_but_the_newest(slots: Slots, ranked: bool) -> None:
@@ -123,7 +129,7 @@ def cache_of(policy: Changing, prompts: Sequence[int], geometry: Geometry) -> Sl
     cache = SlotCache(policy, geometry, prompts, torch.float32, "cpu")
     for layer in cache.layers:
         for slots in layer:
-            slots.fill(*torch.zeros(2, len(slots.keys), 1, geometry.head_dim))
+            slots.fill(*torch.zeros(2, slots.kv.shape[1], 1, geometry.head_dim))
     return cache
 
 

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from ssd_core.cache.ranked import RankedSlots, Ranking
 from ssd_core.cache.slots import Slots
+from ssd_core.cache.storage import KV_DTYPES, QuantizedStorage, Storage
 from ssd_core.models.base import Geometry
 from ssd_core.policies import Keep, RankingPolicy, View
 from tests.naive import NaiveHead
-from tests.table import check_positions
+from tests.table import ROUNDED, check_positions
 
 DIM, GROUP, COLUMNS = 4, 2, 5
 By = Literal["score", "queries", "position"]
@@ -40,11 +41,15 @@ class Ranked(RankingPolicy):
         return view.score if self.by == "score" else view.position % 3 - 2.0
 
 
-def slots_of(keep: Keep, refresh: int, fade: float, count: int, by: By = "score", queries: int = 0) -> Slots:
+def slots_of(
+    keep: Keep, refresh: int, fade: float, count: int, by: By = "score", queries: int = 0, kv_dtype: str = "auto"
+) -> Slots:
+    size, kind = (count, keep.slots, DIM, torch.float32, "cpu"), KV_DTYPES[kv_dtype]
+    storage = QuantizedStorage(kind, torch.empty(count * keep.slots, DIM), *size) if kind else Storage(*size)
     if keep.ranked:
         ranking = Ranking(Ranked(by), refresh, fade, queries, COLUMNS, GROUP)
-        return RankedSlots(ranking, count, keep, DIM, torch.float32, "cpu")
-    return Slots(count, keep, DIM, torch.float32, "cpu")
+        return RankedSlots(ranking, keep, storage, torch.float32)
+    return Slots(keep, storage)
 
 
 def attend(slots: Slots, q: Tensor, kv: Tensor) -> Tensor:
@@ -71,17 +76,19 @@ def cases(draw: st.DrawFn) -> tuple[Keep, int, int]:
     asked=st.integers(1, 5),
     steps=st.integers(1, 20),
     count=st.integers(1, 3),
+    kv_dtype=st.sampled_from([*KV_DTYPES]),
     seed=st.integers(0, 99),
 )
 def test_slots_hold_what_the_reference_holds(
-    case: tuple[Keep, int, int], fade: float, by: By, asked: int, steps: int, count: int, seed: int
+    case: tuple[Keep, int, int], fade: float, by: By, asked: int, steps: int, count: int, kv_dtype: str, seed: int
 ) -> None:
+    rounded = ROUNDED[kv_dtype]
     keep, refresh, prompt = case
     random = torch.Generator().manual_seed(seed)
     keys, values = torch.randn(2, count, prompt + steps, DIM, generator=random)
     queries = 3 * torch.randn(count, prompt + steps, GROUP, DIM, generator=random)
-    slots, unseen = (slots_of(keep, refresh, fade, count, by, asked) for _ in range(2))
-    heads = [NaiveHead(keep, Ranked(by), COLUMNS, refresh, fade, asked) for _ in range(count)]
+    slots, unseen = (slots_of(keep, refresh, fade, count, by, asked, kv_dtype) for _ in range(2))
+    heads = [NaiveHead(keep, Ranked(by), COLUMNS, refresh, fade, asked, rounded) for _ in range(count)]
     for part in (slots, unseen):
         part.fill(keys[:, :prompt], values[:, :prompt])
     for head, k, v in zip(heads, keys, values, strict=True):
@@ -96,8 +103,8 @@ def test_slots_hold_what_the_reference_holds(
             torch.testing.assert_close(answer[pair], head.answer(queries[pair, at]), rtol=0, atol=1e-5)
             assert sorted(positions) == sorted(head.alive)
             # each slot still has the key and the value of the token it says it has, and that token's score
-            assert slots.keys[pair, : len(positions)].equal(keys[pair, positions])
-            assert slots.values[pair, : len(positions)].equal(values[pair, positions])
+            for part, came in zip(slots.storage.read()[:, pair, : len(positions)], (keys, values), strict=True):
+                torch.testing.assert_close(part, rounded(came[pair, positions]), rtol=0, atol=1e-6)
             if isinstance(slots, RankedSlots):
                 expected = torch.tensor([head.score[position] for position in positions])
                 got = slots.score[pair, : len(positions)] / slots.unit

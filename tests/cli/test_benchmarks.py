@@ -109,7 +109,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_the_scorer_finds_each_prompt_s_pictures_as_drawn_alone(terminal: Terminal, name: str, images: int) -> None:
     """Each with seed + prompt x images + picture, though batches span prompts."""
     policy = ("--method", "window", "--budget", 0.9, "--seed", 7, "--guidance", 3.0, "--negative", "q")
-    output = terminal.output(*arguments(terminal, name, *policy, "--images", images, "--batch", 5))
+    output = terminal.output(*arguments(terminal, name, *policy, "--kv-dtype", "fp8", "--images", images, "--batch", 5))
     assert f"{len(ODD) * images} pictures of {len(ODD)} prompts are in drawn." in output
     found = BENCHMARKS[name][1](Path("drawn"), images)
     assert list(found) == ODD
@@ -122,6 +122,7 @@ def test_the_scorer_finds_each_prompt_s_pictures_as_drawn_alone(terminal: Termin
                 seed=7 + place * images + picture,
                 guidance=3.0,
                 negative="q",
+                kv_dtype="fp8",
             )
             assert shown.size == (SIDE, SIDE)
             assert shown.convert("RGB").tobytes() == to_pil(alone.images)[0].tobytes()
@@ -248,6 +249,7 @@ def test_a_full_disk_leaves_no_half_file(terminal: Terminal, monkeypatch: pytest
         (("--images", 3), "images (1, not 3)"),
         (("--guidance", 2), "guidance (5.0, not 2.0)"),
         (("--negative", "z"), "negative (None, not z)"),
+        (("--kv-dtype", "int8"), "kv_dtype (auto, not int8)"),
         (("--budget", 50), "budget (40, not 50)"),
         (("--refresh", 1), "refresh (row, not 1)"),
         (("--head-map", "other.safetensors"), "head_map_checksum"),

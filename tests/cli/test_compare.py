@@ -12,6 +12,7 @@ from PIL import Image
 from ssd_core import Full, Window, generate
 from ssd_core.cli.compare import figures
 from ssd_core.loop import Result
+from ssd_core.words import human
 from tests.cli.terminal import Terminal, interrupt_at
 
 COMPARE = ("compare", "ab", "cd", "--methods", "full,window", "--budget", 8, "--seed", 3)
@@ -45,12 +46,26 @@ def test_all_methods_draw_the_same_seeds_side_by_side(terminal: Terminal) -> Non
 
 
 def test_the_sheet_says_how_it_can_be_drawn_again(terminal: Terminal) -> None:
-    path, _ = read(terminal.output(*COMPARE, "--temperature", 0.5))
+    path, _ = read(terminal.output(*COMPARE, "--temperature", 0.5, "--kv-dtype", "fp8"))
     settings = json.loads(Image.open(path).info["settings"])
-    assert {name: (own["seed"], own["temperature"], own.get("budget")) for name, own in settings.items()} == {
-        "full": (3, 0.5, None),
-        "window": (3, 0.5, 8),
+    told = ("seed", "temperature", "kv_dtype", "budget")
+    assert {name: tuple(own.get(setting) for setting in told) for name, own in settings.items()} == {
+        "full": (3, 0.5, "fp8", None),
+        "window": (3, 0.5, "fp8", 8),
     }
+
+
+def test_a_small_precision_is_every_method_s(terminal: Terminal) -> None:
+    _, rows = read(terminal.output(*COMPARE, "--kv-dtype", "int8"))
+    drawn = {
+        name: generate(terminal.model, ["ab", "cd"], policy, seed=3, kv_dtype="int8")
+        for name, policy in (("full", Full()), ("window", Window(8)))
+    }
+    for name, result in drawn.items():
+        assert rows[name][:2] == [
+            human(result.memory.kv_bytes),
+            f"{result.memory.kv_bytes / result.memory.kv_bytes_full:.2f}",
+        ]
 
 
 def test_the_table_says_what_each_method_takes(terminal: Terminal) -> None:

@@ -54,6 +54,7 @@ def test_a_folder_takes_no_option_of_drawing(terminal: Terminal, option: str) ->
         (("--prompts", 0), "--prompts"),
         (("--batch", 0), "--batch"),
         (("--tau", 0.3), "--tau"),
+        (("--kv-dtype", "int4"), "kv_dtype"),
         (("--report", "."), "folder"),
     ],
 )
@@ -89,3 +90,6 @@ def test_held_out_prompts_are_drawn_and_scored(terminal: Terminal, monkeypatch: 
 
     alone = ssd_core.generate(terminal.model, held_out_prompts(7)[4:5], Window(70), seed=3 + 4)
     assert torch.equal(pictures[0][4:5], alone.images)
+    small = evaluate(terminal, *plain, "--kv-dtype", "fp8")
+    assert (scores["settings"]["kv_dtype"], small["settings"]["kv_dtype"]) == ("auto", "fp8")
+    assert not torch.equal(pictures[0], pictures[2])

@@ -23,6 +23,7 @@ METHOD = {
     "full": ("--method", "full"),
     "window": ("--method", "window", "--budget", 8),
     "streaming": ("--method", "streaming", "--budget", 8),
+    "diagonal": ("--method", "diagonal", "--budget", 10),
     "ssd": ("--method", "ssd", "--budget", 16, *MAP),
     "h2o": ("--method", "h2o", "--budget", 14),
     "snapkv": ("--method", "snapkv", "--budget", 15),
@@ -39,9 +40,12 @@ OPTIONS: dict[str, list[tuple[object, ...]]] = {
         ("--greedy",),
         ("--negative", "xyz"),
         ("--seed", 5),
+        ("--kv-dtype", "int8"),
+        ("--kv-dtype", "fp8"),
     ],
     "window": [("--budget", 12), ("--budget", 0.6), ("--no-pin-prompt",)],
     "streaming": [("--budget", 12), ("--sinks", 1)],
+    "diagonal": [("--budget", 12), ("--held", 1.0)],
     "ssd": [
         ("--budget", 17),
         ("--refresh", 1),
@@ -143,14 +147,14 @@ def test_pictures_are_what_the_engine_draws(terminal: Terminal) -> None:
 
 
 def test_a_png_says_what_it_was_drawn_from(terminal: Terminal) -> None:
-    report = terminal.generate("ein 红色", "cd", *METHOD["ssd"], "--seed", 3, "--images", 2, "--guidance", 2)
+    report = terminal.generate("ein 红色", "cd", *METHOD["ssd"], "--seed", 3, "--images", 2, "--kv-dtype", "int8")
     texts = [Image.open(image["file"]).info for image in report["images"]]
     assert [text["prompt"] for text in texts] == ["ein 红色", "ein 红色", "cd", "cd"]
     assert [text["seed"] for text in texts] == ["3", "4", "5", "6"]
     assert {(text["model"], text["method"]) for text in texts} == {("tiny", "ssd")}
     settings = json.loads(texts[0]["settings"])
     assert settings == report["settings"]
-    assert (settings["budget"], settings["guidance"], settings["seed"]) == (16, 2.0, 3)
+    assert (settings["budget"], settings["kv_dtype"], settings["seed"]) == (16, "int8", 3)
 
 
 def paint_file(path: str, picture: np.ndarray[Any, Any]) -> str:
@@ -236,8 +240,9 @@ def test_the_report_is_whole(terminal: Terminal) -> None:
     }  # fmt: skip
     assert (report["model"], report["method"]) == ("tiny", "window")
     assert report["settings"] == {
-        "images_per_prompt": 2, "seed": 0, "negative": "cd", "compiled": False, "guidance": 5.0, "temperature": 1.0,
-        "top_k": 0, "top_p": 1.0, "greedy": False, "budget": 8, "pin_prompt": True, "dtype": "float32",
+        "images_per_prompt": 2, "seed": 0, "negative": "cd", "kv_dtype": "auto", "compiled": False, "guidance": 5.0,
+        "temperature": 1.0, "top_k": 0, "top_p": 1.0, "greedy": False, "budget": 8, "pin_prompt": True,
+        "dtype": "float32",
     }  # fmt: skip
     assert [(image["prompt"], image["seed"], len(image["tokens"])) for image in report["images"]] == [
         ("ab", 0, 16),

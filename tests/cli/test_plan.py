@@ -49,6 +49,17 @@ def test_the_full_cache_stands_once(planned: Terminal) -> None:
     assert len(rows(planned.output("plan", "--method", "full"))["weights"]) == 1
 
 
+def test_a_small_precision_is_the_method_s_and_not_the_full_cache_s(planned: Terminal) -> None:
+    for method, policy in (("window", Window(30)), ("full", Full())):
+        small = plan(planned.model, policy, kv_dtype="int8")
+        budget = ("--budget", 30) if method == "window" else ()
+        shown = rows(planned.output("plan", "--method", method, *budget, "--kv-dtype", "int8", "--vram", "1MB"))
+        assert shown["keys and values"] == [human(small.kv_bytes), human(small.kv_bytes_full)]
+        fit = [largest_batch(planned.model, own, 10**6, kv_dtype=k) for own, k in ((policy, "int8"), (Full(), "auto"))]
+        assert shown["pictures that fit into 1MB"] == list(map(str, fit))
+        assert fit[0] > fit[1]
+
+
 def test_vram_asks_for_the_largest_batch(planned: Terminal) -> None:
     peak = plan(planned.model, Full(), images=20).peak_bytes
     vram = f"{peak / 1000}KB"
@@ -83,6 +94,7 @@ def test_dtype_changes_the_plan(terminal: Terminal) -> None:
         (("--images", 0), "1 image"),
         (("--method", "full", "--budget", 0.2), "--budget"),
         (("--dtype", "int8"), "int8"),
+        (("--kv-dtype", "bf16"), "kv_dtype is auto, int8, fp8"),
         (("--model", "absent"), "absent"),
     ],
 )

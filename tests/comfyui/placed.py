@@ -58,7 +58,7 @@ def seen() -> dict[str, object]:
     logits = step(model, cache, embedded, torch.tensor([[len(rows[0]) - 1]], device=CARD))
     picture = model.decode_image(torch.zeros(1, model.geometry.tokens, dtype=torch.int64))
     computed = {
-        "keys": cache.layers[0][0].keys,
+        "keys": cache.layers[0][0].kv,
         "logits": logits,
         "picture": picture,
         "tokens": model.encode_image(torch.zeros(1, *model.picture_size, 3)),

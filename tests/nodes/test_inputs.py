@@ -55,6 +55,7 @@ def compression(method: str) -> Inputs:
         "full": {},
         "window": {"budget": "30", "pin_prompt": True},
         "streaming": {"budget": "0.5", "sinks": 4},
+        "diagonal": {"budget": "0.5", "held": 0.7},
         "ssd": {"budget": "0.5", "refresh": "row", "tau": 0.3},
         "h2o": {"budget": "0.5", "refresh": "row"},
         "snapkv": {"budget": "0.5", "refresh": "row", "pool": 5},
@@ -126,6 +127,8 @@ CASES: dict[str, dict[str, list[Case]]] = {
         "method.window.pin_prompt": [method("window", pin_prompt=False)],
         "method.streaming.budget": [method("streaming", budget="9")],
         "method.streaming.sinks": [method("streaming", sinks=2)],
+        "method.diagonal.budget": [method("diagonal", budget="12")],
+        "method.diagonal.held": [method("diagonal", held=1.0)],
         "method.ssd.budget": [method("ssd", budget="9")],
         "method.ssd.refresh": [method("ssd", refresh="2")],
         "method.ssd.tau": [method("ssd", tau=0.5)],
@@ -232,6 +235,10 @@ CASES: dict[str, dict[str, list[Case]]] = {
             Case(begun(), setting(mask=torch.zeros(1, 6, 4)), "All of the picture stays"),
             Case(sampler(), setting(mask=torch.zeros(1, 6, 4)), "keep_rows and mask say what stays"),
         ],
+        "kv_dtype": [
+            Case(sampler(), setting(kv_dtype="fp8")),
+            Case(sampler(), setting(kv_dtype="int4"), "kv_dtype is auto, int8, fp8, not 'int4'"),
+        ],
     },
     "SSDJanusReadout": {
         "report": [Case(lambda comfy: {"report": report(comfy)}, lambda comfy: {"report": report(comfy, 3)})],
@@ -247,6 +254,7 @@ CASES: dict[str, dict[str, list[Case]]] = {
             Case(planned, setting(negative="bad", guidance=1.0), "A negative prompt works through guidance"),
         ],
         "guidance": [Case(planned, setting(guidance=1.0))],
+        "kv_dtype": [Case(planned, setting(kv_dtype="int8"))],
     },
     "SSDJanusEncode": {
         "model": [

@@ -140,16 +140,24 @@ def test_the_sampler_draws_what_the_engine_draws(comfy: SimpleNamespace, held: A
     import ssd_core
 
     images, tokens, report = run(
-        comfy.nodes["SSDJanusSampler"], model=held, policy=window(comfy), prompt="abc", images=3, seed=5
+        comfy.nodes["SSDJanusSampler"],
+        model=held,
+        policy=window(comfy),
+        prompt="abc",
+        images=3,
+        seed=5,
+        kv_dtype="int8",
     ).args
-    expected = ssd_core.generate(held.model, ["abc"], ssd_core.Window(9), images_per_prompt=3, seed=5, previews=True)
+    expected = ssd_core.generate(
+        held.model, ["abc"], ssd_core.Window(9), images_per_prompt=3, seed=5, previews=True, kv_dtype="int8"
+    )
     assert tokens.equal(expected.tokens)
     assert images.equal(expected.images)
     assert report["images"] == [{"prompt": "abc", "seed": seed} for seed in (5, 6, 7)]
     assert report["memory"] == expected.memory.as_dict()
     settings = {
-        "images_per_prompt": 3, "seed": 5, "negative": None, "guidance": 5.0, "temperature": 1.0, "top_k": 0,
-        "top_p": 1.0, "budget": 9, "pin_prompt": True, "dtype": "float32",
+        "images_per_prompt": 3, "seed": 5, "negative": None, "guidance": 5.0, "kv_dtype": "int8", "temperature": 1.0,
+        "top_k": 0, "top_p": 1.0, "budget": 9, "pin_prompt": True, "dtype": "float32",
     }  # fmt: skip
     assert (report["method"], report["settings"]) == ("window", settings)
     json.dumps(report, allow_nan=False)
@@ -264,6 +272,7 @@ def test_the_plan_and_the_sampler_count_the_drawing_that_runs(comfy: SimpleNames
 
     held.on_device = on_device
     drawing = {"prompt": "abc", "negative": negative, "guidance": 2.0, "policy": window(comfy, "50"), "images": 2}
+    drawing |= {"kv_dtype": "int8"}
     memory = run(comfy.nodes["SSDJanusSampler"], model=held, **drawing).args[2]["memory"]
     assert asked == [memory["peak_bytes"] - memory["weights_bytes"]]
     [text, _] = run(comfy.nodes["SSDJanusPlan"], model=held, vram=0.001, **drawing).args

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ...cache.storage import check_kv_dtype
 from ...errors import UserError
 from ...evaluate.folders import Benchmark, claim, draw_batch, stated
 from ...memory import plan
@@ -22,6 +23,7 @@ from ..options import (
     EMBEDDED,
     DeviceOption,
     DtypeOption,
+    KVDtypeOption,
     MethodOption,
     ModelOption,
     NegativeOption,
@@ -59,17 +61,20 @@ def command(kind: type[Benchmark]) -> Callable[..., None]:
         negative: NegativeOption = None,
         device: DeviceOption = "auto",
         dtype: DtypeOption = "auto",
+        kv_dtype: KVDtypeOption = "auto",
     ) -> None:
         policy, chosen = policies_of([method], options)[method], Sampling(**sampling)
+        check_kv_dtype(kv_dtype)
         if batch < 1:
             raise UserError(f"--batch is 1 at least, not {batch}.")
         benchmark = kind(prompts, out, images)
         make_folder(out)
         stated(out)  # refuses what is not a folder of ours before a model is read
         loaded, _ = read_model(model, device, dtype)
-        policy, drawing = policy.fit(loaded), {"seed": seed, "negative": negative} | asdict(chosen)
+        policy = policy.fit(loaded)
+        drawing = {"seed": seed, "negative": negative, "kv_dtype": kv_dtype} | asdict(chosen)
         longest = max(len(loaded.encode(prompt)) for prompt in benchmark.prompts)
-        plan(loaded, policy, prompt=longest)  # refuses what cannot be drawn before hours of what can
+        plan(loaded, policy, prompt=longest, kv_dtype=kv_dtype)  # refuses what cannot be drawn before hours of what can
         claim(loaded, benchmark, policy, drawing)
         draw_missing(loaded, benchmark, policy, drawing, batch)
         if left := len(benchmark.missing()):

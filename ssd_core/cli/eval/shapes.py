@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from torch import Tensor
 
+from ...cache.storage import check_kv_dtype
 from ...errors import UserError
 from ...evaluate.see import require_scipy
 from ...evaluate.shapes import ShapesScore, held_out_prompts, score, score_folder
@@ -26,6 +27,7 @@ from ..options import (
     EMBEDDED,
     DeviceOption,
     DtypeOption,
+    KVDtypeOption,
     MethodOption,
     ModelOption,
     ReportOption,
@@ -52,6 +54,7 @@ def shapes(
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
+    kv_dtype: KVDtypeOption = "auto",
     report_to: ReportOption = None,
 ) -> None:
     """ShapesEval: does each picture show what its prompt asks for?"""
@@ -66,15 +69,18 @@ def shapes(
         if prompts < 1 or batch < 1:
             raise UserError("--prompts and --batch are 1 at least.")
         policy = policies_of([method], options)[method]
+        check_kv_dtype(kv_dtype)
         captions = held_out_prompts(prompts)
         loaded, _ = read_model(model, device, dtype)
-        pictures = draw_all(loaded, captions, policy, batch, seed, sampling)
+        pictures = draw_all(loaded, captions, policy, batch, seed, sampling | {"kv_dtype": kv_dtype})
         result = score([picture.numpy() for picture in pictures], captions)
         about = {
             "model": loaded.name,
             "method": method,
             "settings": settings_of(
-                loaded, policy.fit(loaded), {"seed": seed, "batch": batch, **asdict(Sampling(**sampling))}
+                loaded,
+                policy.fit(loaded),
+                {"seed": seed, "batch": batch, "kv_dtype": kv_dtype, **asdict(Sampling(**sampling))},
             ),
             "versions": versions(loaded.device),
         }
@@ -85,9 +91,11 @@ def shapes(
 
 
 def draw_all(
-    model: ImageModel, captions: Sequence[str], policy: Policy, batch: int, seed: int, sampling: dict[str, Any]
+    model: ImageModel, captions: Sequence[str], policy: Policy, batch: int, seed: int, drawing: dict[str, Any]
 ) -> list[Tensor]:
-    """A picture of each caption, `batch` at once: float32 [height, width, 3] each."""
+    """A picture of each caption, `batch` at once: float32 [height, width, 3] each.
+
+    drawing: what else `generate` takes."""
     starts = range(0, len(captions), batch)
     pictures: list[Tensor] = []
     with progress() as bar:
@@ -98,7 +106,7 @@ def draw_all(
 
         for start in starts:
             some = captions[start : start + batch]
-            pictures += generate(model, some, policy, seed=seed + start, on_row=on_row, **sampling).images.unbind()
+            pictures += generate(model, some, policy, seed=seed + start, on_row=on_row, **drawing).images.unbind()
     return pictures
 
 
