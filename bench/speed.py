@@ -70,16 +70,18 @@ def copy_bandwidth(device: torch.device) -> float:
     return 2 * source.nbytes / best
 
 
-def ours(model: ImageModel, policy: ssd_core.Policy, prompts: list[str]) -> tuple[Callable[[int], float], int]:
+def ours(
+    model: ImageModel, policy: ssd_core.Policy, prompts: list[str], compiled: bool = False
+) -> tuple[Callable[[int], float], int]:
     """A run of our generate without its pictures, which the rival does not paint (seed -> seconds), and the bytes of
     its cache."""
 
     def run(seed: int) -> float:
         begun = time.perf_counter()
-        result = ssd_core.generate(model, prompts, policy, seed=seed)
+        result = ssd_core.generate(model, prompts, policy, seed=seed, compiled=compiled)
         return time.perf_counter() - begun - result.timing.pictures
 
-    return run, ssd_core.generate(model, prompts, policy).memory.kv_bytes
+    return run, ssd_core.generate(model, prompts, policy, compiled=compiled).memory.kv_bytes
 
 
 def theirs(path: str, model: ImageModel, prompts: list[str]) -> tuple[Callable[[int], float], int]:
@@ -130,6 +132,8 @@ def measure(
             "window 20 %": ours(model, ssd_core.Window(0.2), prompts),
             "SSD 20 %, refresh 1": ours(model, ssd_core.SSD(0.2, refresh=1), prompts),
             "SSD 20 %, refresh row": ours(model, ssd_core.SSD(0.2), prompts),
+            "full, compiled": ours(model, ssd_core.Full(), prompts, compiled=True),
+            "SSD 20 %, refresh row, compiled": ours(model, ssd_core.SSD(0.2), prompts, compiled=True),
         }
         seconds: dict[str, list[float]] = {rival: [] for rival in rivals}
         for repeat in range(repeats):

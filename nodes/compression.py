@@ -24,14 +24,16 @@ class Compression(io.ComfyNode):
             display_name="KV Compression",
             category=CATEGORY,
             description="How the keys and values of each attention head are kept small while a picture is drawn.",
-            search_aliases=["SSD", "cache", "budget", "StreamingLLM", "window"],
+            search_aliases=["SSD", "cache", "budget", "StreamingLLM", "window", "H2O", "SnapKV", "LineAR", "ADSA"],
             inputs=[
                 io.DynamicCombo.Input(
                     "method",
                     options=options(),
                     tooltip="ssd keeps a window in spatial heads and what is attended most in semantic ones; window "
-                    "the newest tokens; streaming the first and the newest; headkv a window and, in heads that each "
-                    "picture finds to look far, the history; full everything.",
+                    "the newest tokens; streaming the first and the newest; h2o the newest and what was attended most "
+                    "so far; snapkv a window and what its queries attend most; line-ar the first image tokens, recent "
+                    "rows and what the last row attends most; adsa recent rows and what differs most; headkv "
+                    "a window and, in heads that each picture finds to look far, the history; full everything.",
                 ),
                 HeadMaps.Input(
                     "head_map",

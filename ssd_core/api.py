@@ -6,19 +6,23 @@ from .heads import HeadMap, measure
 from .loop import Result, generate, paint
 from .memory import Memory, largest_batch, plan
 from .models.checkpoint import load
-from .policies import METHODS, SSD, Full, HeadKV, Policy, StreamingLLM, Window
+from .policies import ADSA, H2O, METHODS, SSD, Full, HeadKV, LineAR, Policy, SnapKV, StreamingLLM, Window
 from .start import keep_of
 
 __all__ = [
+    "ADSA",
+    "H2O",
     "METHODS",
     "SSD",
     "Full",
     "HeadKV",
     "HeadMap",
+    "LineAR",
     "Memory",
     "OutOfMemoryError",
     "Policy",
     "Result",
+    "SnapKV",
     "StreamingLLM",
     "UserError",
     "Window",

@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from .policies import Full, Policy
 from .prompts import Prompt, prompt_rows
 from .sampling import Sampling, streams
 from .start import kept_tokens, stretch
-from .step import Check, checked, feed, image_embedder, prefill, step
+from .step import Check, checked, feed, image_embedder, next_tokens, prefill
 from .tokens import UNDRAWN
 
 OnRow = Callable[[int, Tensor, Memory, float | None], object]
@@ -67,6 +68,7 @@ def generate(
     on_row: OnRow | None = None,
     check: Check | None = None,
     previews: bool = False,
+    compiled: bool = False,
 ) -> Result:
     """Draw `images_per_prompt` pictures of each prompt, all at once.
 
@@ -85,6 +87,9 @@ def generate(
     check: called before each token, and between chunks of prompts and of pictures; what it raises ends the drawing and
         is passed on.
     previews: whether on_row paints a picture so far now and then, so that the memory it takes is counted.
+    compiled: whether a step goes through torch.compile, which needs a C++ compiler, and half a minute before the first
+        token of a batch of new sizes. What later steps take less is told by bench/speed.py. Tokens may differ in rare
+        cases, where two are as likely but for rounding.
 
     Raises UserError for what cannot be drawn, and OutOfMemoryError, which is one, where memory runs out. Whatever
     ends it, the cache is given back.
@@ -101,7 +106,7 @@ def generate(
         cache = prefill(model, policy, rows, check)
         clock.lap("prefill")
         try:
-            tokens = draw_tokens(model, cache, rows, seeds, sampling, memory, clock, on_row, check, kept)
+            tokens = draw_tokens(model, cache, rows, seeds, sampling, memory, clock, on_row, check, kept, compiled)
             memory = counted(memory, cache)
         finally:
             cache.free()
@@ -128,6 +133,7 @@ def draw_tokens(
     on_row: OnRow | None = None,
     check: Check | None = None,
     kept: Tensor | None = None,
+    compiled: bool = False,
 ) -> Tensor:
     """The token loop: int64 [images, grid tokens].
 
@@ -138,6 +144,11 @@ def draw_tokens(
     columns = geometry.columns
     uniform = streams(seeds, geometry.tokens).T.contiguous().to(device)
     embed_image = image_embedder(model)
+    draw: Callable[[Tensor, Tensor, Tensor], Tensor] = partial(next_tokens, model, cache, sampling)
+    if compiled:
+        from .compiled import CompiledStep  # the compiler takes seconds to import
+
+        draw = CompiledStep(model, cache, sampling)
     if kept is None:
         tokens = torch.full((len(seeds), geometry.tokens), UNDRAWN, dtype=torch.int64, device=device)
         first, end, stays = 0, geometry.tokens, None
@@ -155,7 +166,7 @@ def draw_tokens(
             feed(model, cache, x, positions)
             token = tokens[:, at]
         else:
-            token = sampling.next_tokens(step(model, cache, x, positions), uniform[at])
+            token = draw(x, positions, uniform[at])
             if stays is not None:
                 torch.where(stays[at], tokens[:, at], token, out=token)
             tokens[:, at] = token

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
@@ -41,12 +42,26 @@ def read(path: Path, mode: str = "RGB") -> Tensor:
 
 def mosaic(pictures: Sequence[Image.Image]) -> Image.Image:
     """Pictures of one size edge to edge, in as many columns as rows or one more."""
-    columns = math.ceil(math.sqrt(len(pictures)))
+    columns, rows = mosaic_shape(len(pictures))
     width, height = pictures[0].size
-    whole = Image.new("RGB", (columns * width, -(-len(pictures) // columns) * height))
+    whole = Image.new("RGB", (columns * width, rows * height))
     for place, picture in enumerate(pictures):
         whole.paste(picture, (place % columns * width, place // columns * height))
     return whole
+
+
+def tiles(whole: Image.Image, count: int) -> list[Image.Image]:
+    """The pictures of a mosaic of `count`."""
+    columns, rows = mosaic_shape(count)
+    width, height = whole.width // columns, whole.height // rows
+    corners = [(place % columns * width, place // columns * height) for place in range(count)]
+    return [whole.crop((x, y, x + width, y + height)) for x, y in corners]
+
+
+def mosaic_shape(count: int) -> tuple[int, int]:
+    """The columns and rows of a mosaic."""
+    columns = math.ceil(math.sqrt(count))
+    return columns, -(-count // columns)
 
 
 def save(folder: Path, pictures: Sequence[Image.Image], texts: Sequence[Mapping[str, str]]) -> list[Path]:
@@ -60,14 +75,19 @@ def save(folder: Path, pictures: Sequence[Image.Image], texts: Sequence[Mapping[
     paths = []
     for picture, text in zip(pictures, texts, strict=True):
         number += 1
-        info = PngInfo()
-        for key, value in text.items():
-            info.add_text(key, value)
         path = folder / f"{number:04}-{file_name(text['prompt'])}.png"
         with path.open("xb") as file:
-            picture.save(file, "PNG", pnginfo=info)
+            write(picture, file, text)
         paths.append(path)
     return paths
+
+
+def write(picture: Image.Image, file: IO[bytes], text: Mapping[str, str]) -> None:
+    """Write a picture as PNG with what it says of itself."""
+    info = PngInfo()
+    for key, value in text.items():
+        info.add_text(key, value)
+    picture.save(file, "PNG", pnginfo=info)
 
 
 def file_name(prompt: str) -> str:

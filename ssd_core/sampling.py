@@ -50,11 +50,16 @@ class Sampling:
         """Whether each image takes a second, unconditional row."""
         return self.guidance != 1
 
+    def guide(self, logits: Tensor) -> Tensor:
+        """float32 [rows, codebook], conditional rows first -> what the images' tokens are drawn from, [n, codebook]."""
+        if not self.guided:
+            return logits
+        conditional, unconditional = logits.chunk(2)
+        return torch.lerp(unconditional, conditional, self.guidance)
+
     def next_tokens(self, logits: Tensor, uniform: Tensor) -> Tensor:
         """float32 [rows, codebook], conditional rows first, and float32 [n] in [0, 1) -> int64 [n]."""
-        if self.guided:
-            conditional, unconditional = logits.chunk(2)
-            logits = torch.lerp(unconditional, conditional, self.guidance)
+        logits = self.guide(logits)
         if self.greedy:
             return logits.argmax(-1)
         if self.temperature != 1:

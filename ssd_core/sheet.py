@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-from .heads.draw import FAINT, INK, LINE, PAPER, SMALL, wrapped
+from .heads.page import FAINT, INK, LINE, PAPER, SMALL, wrapped
 
 LEAST = 192  # pixels that a picture is wide at least
 GAP = 14

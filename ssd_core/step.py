@@ -11,7 +11,9 @@ from torch import Tensor
 
 from .cache.cache import PromptCache, SlotCache
 from .models.base import ImageModel
+from .models.decoder import Attend
 from .policies import Policy
+from .sampling import Sampling
 
 Check = Callable[[], object]
 Chunk = TypeVar("Chunk")
@@ -59,11 +61,18 @@ def image_embedder(model: ImageModel) -> Callable[[Tensor], Tensor]:
     return partial(torch.index_select, table, 0)
 
 
-def feed(model: ImageModel, cache: SlotCache, x: Tensor, positions: Tensor) -> Tensor:
+def next_tokens(
+    model: ImageModel, cache: Attend, sampling: Sampling, x: Tensor, positions: Tensor, uniform: Tensor
+) -> Tensor:
+    """Feed one token a row, as `feed` does, and draw the next: int64 [images]. uniform: as `Sampling` takes it."""
+    return sampling.next_tokens(step(model, cache, x, positions), uniform)
+
+
+def feed(model: ImageModel, cache: Attend, x: Tensor, positions: Tensor) -> Tensor:
     """Feed one token a row, x [rows, hidden] at int64 [rows, 1] -> what the decoder makes of it, [rows, hidden]."""
     return model.decoder(x[:, None], positions, cache)[:, 0]
 
 
-def step(model: ImageModel, cache: SlotCache, x: Tensor, positions: Tensor) -> Tensor:
+def step(model: ImageModel, cache: Attend, x: Tensor, positions: Tensor) -> Tensor:
     """Feed one token a row, as `feed` does -> float32 logits of the next, [rows, codebook]."""
     return model.image_logits(feed(model, cache, x, positions))

@@ -15,6 +15,7 @@ from ssd_core.models.decoder import split_heads
 from ssd_core.policies import HeadKV, Keep, Policy, RankingPolicy, View
 from ssd_core.sampling import Sampling, streams
 from tests.naive_headkv import NaiveHeadKV
+from tests.naive_methods import REFERENCES
 
 
 class NaiveHead:
@@ -31,6 +32,7 @@ class NaiveHead:
         self.score: dict[int, float] = {}
         self.leaving: list[int] = []
         self.queries: list[Tensor] = []
+        self.rows: list[dict[int, float]] = []  # of each image token, what it attended
 
     def remember(self, keys: Tensor, values: Tensor) -> None:
         """A prompt [T, D] comes at once; of one that is too long the pinned tokens stay, and the newest."""
@@ -55,22 +57,27 @@ class NaiveHead:
         if not self.keep.ranked:
             return min(droppable)
         if not self.leaving:
-            assert isinstance(self.policy, RankingPolicy)
-            view = View(
-                position=torch.tensor([self.alive], dtype=torch.int32),
-                score=torch.tensor([[self.score[position] for position in self.alive if self.policy.scores]]),
-                keys=torch.stack([self.keys[position] for position in self.alive])[None],
-                values=torch.stack([self.values[position] for position in self.alive])[None],
-                queries=self.newest_queries(),
-                newest=len(self.keys) - 1,
-                pinned=self.keep.pinned,
-                columns=self.columns,
-                role=self.keep.role,
-            )
-            order = self.policy.priority(view)[0].argsort(stable=True).tolist()  # of equals the older goes
-            ranked = [self.alive[place] for place in order if self.alive[place] >= self.keep.pinned]
-            self.leaving = ranked[: self.refresh]
+            reference = REFERENCES.get(type(self.policy))
+            order = reference(self.policy, self) if reference else self.ranked()
+            self.leaving = order[: self.refresh]
         return self.leaving.pop(0)
+
+    def ranked(self) -> list[int]:
+        """The droppable positions in the order of a policy that has no reference: its own priority says."""
+        assert isinstance(self.policy, RankingPolicy)
+        view = View(
+            position=torch.tensor([self.alive], dtype=torch.int32),
+            score=torch.tensor([[self.score[position] for position in self.alive if self.policy.scores]]),
+            keys=torch.stack([self.keys[position] for position in self.alive])[None],
+            values=torch.stack([self.values[position] for position in self.alive])[None],
+            queries=self.newest_queries(),
+            newest=len(self.keys) - 1,
+            pinned=self.keep.pinned,
+            columns=self.columns,
+            role=self.keep.role,
+        )
+        order = self.policy.priority(view)[0].argsort(stable=True).tolist()  # of equals the older goes
+        return [self.alive[place] for place in order if self.alive[place] >= self.keep.pinned]
 
     def newest_queries(self) -> Tensor:
         """As a policy sees them, [1, Q, G, D]."""
@@ -86,6 +93,7 @@ class NaiveHead:
         weights = (logits + mask).softmax(-1)
         self.queries.append(queries)
         received = weights.sum(0).tolist()
+        self.rows.append({position: received[position] for position in self.alive})
         for position in self.alive:
             self.score[position] = self.score[position] * self.fade + received[position]
         return weights @ values

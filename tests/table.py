@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from ssd_core import loop
+from ssd_core import step as step_module
 from ssd_core.cache.cache import SlotCache
 from ssd_core.cache.slots import Slots
 from ssd_core.clock import Clock
 from ssd_core.memory import Memory
 from ssd_core.models.base import Geometry, ImageModel
-from ssd_core.policies import SSD, Full, HeadKV, Policy, StreamingLLM, Window
+from ssd_core.policies import ADSA, H2O, SSD, Full, HeadKV, LineAR, Policy, SnapKV, StreamingLLM, Window
 from ssd_core.prompts import prompt_rows
 from ssd_core.sampling import Sampling
 from ssd_core.step import prefill, step
@@ -41,6 +42,18 @@ POLICIES: dict[str, Policy] = {
     "ssd, every 6 tokens, prompt not pinned": SSD(8, refresh=6, recent=0, pin_prompt=False, head_map=NARROW),
     "ssd, literal": SSD(7, literal=True, head_map=NARROW),
     "ssd, literal, every token": SSD(0.3, refresh=1, literal=True, head_map=HEADS),
+    "h2o": H2O(11),
+    "h2o of a share, every token": H2O(0.6, refresh=1),
+    "h2o, every 3 tokens, prompt not pinned": H2O(8, refresh=3, recent=2, pin_prompt=False),
+    "snapkv": SnapKV(12),
+    "snapkv, every token, not pooled": SnapKV(0.65, refresh=1, window=2, pool=1),
+    "snapkv, every 3 tokens, prompt not pinned": SnapKV(9, refresh=3, window=3, pool=3, pin_prompt=False),
+    "line-ar": LineAR(12, anchors=2),
+    "line-ar of a share, every token": LineAR(0.6, refresh=1, anchors=1, recent=2),
+    "line-ar, every 2 tokens, no anchors": LineAR(10, refresh=2, anchors=0, recent=1),
+    "adsa": ADSA(13, recent=3),
+    "adsa of a share, every token": ADSA(0.7, refresh=1, recent=3),
+    "adsa, every 3 tokens, prompt not pinned": ADSA(11, refresh=3, pin_prompt=False),
     "headkv": HeadKV(11, type_at=9, local=3),
     "headkv of a share, every 2 tokens": HeadKV(0.65, type_at=8, local=2, refresh=2, mass=0.8, split=0.6),
     "headkv, all heads global": HeadKV(10, type_at=7, local=1),
@@ -149,7 +162,7 @@ def watch(monkeypatch: pytest.MonkeyPatch, see: Callable[[SlotCache], object]) -
         see(cache)
         return logits
 
-    monkeypatch.setattr(loop, "step", watched)
+    monkeypatch.setattr(step_module, "step", watched)
 
 
 def tensors_of(holder: object) -> list[Tensor]:

@@ -9,13 +9,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssd_core import METHODS, SSD, Full, Policy, StreamingLLM, UserError, Window, plan
+from ssd_core import ADSA, H2O, METHODS, SSD, Full, LineAR, Policy, SnapKV, StreamingLLM, UserError, Window, plan
 from ssd_core.cache.cache import SlotCache
 from ssd_core.heads.headmap import HeadMap
 from ssd_core.models.base import Geometry
-from ssd_core.policies import Keep, View
+from ssd_core.policies import Keep
 from tests.table import check_sentence
 from tests.tiny import TinyModel, random_map, tiny
+from tests.views import order_of, view_of
 
 PRO = Geometry(24, 16, 16, 128, 24, 24, 16384)  # Janus-Pro-1B
 GROUPED = Geometry(4, 8, 2, 16, 6, 5, 32)
@@ -145,26 +146,6 @@ def test_query_heads_that_share_keys_are_judged_by_their_mean() -> None:
     assert roles == ["spatial", "semantic"]  # means of .275 and .35
 
 
-def view_of(position: list[int], score: list[float], columns: int = 4) -> View:
-    unseen = torch.empty(1, len(position), 0)
-    return View(
-        position=torch.tensor([position], dtype=torch.int32),
-        score=torch.tensor([score]),
-        keys=unseen,
-        values=unseen,
-        queries=torch.empty(1, 0, 1, 0),
-        newest=max(position),
-        pinned=0,
-        columns=columns,
-        role="semantic",
-    )
-
-
-def order_of(policy: SSD, view: View) -> list[int]:
-    """Positions, the first to leave first."""
-    return view.position[0, policy.priority(view)[0].argsort()].tolist()
-
-
 @pytest.mark.parametrize(
     ("recent", "order"), [(None, [2, 1, 5, 6, 7, 8, 9]), (2, [2, 7, 6, 1, 5, 8, 9]), (0, [2, 7, 9, 6, 1, 5, 8])]
 )
@@ -219,6 +200,22 @@ def test_a_refresh_is_a_row_or_a_count(refresh: Any, steps: int) -> None:
         (lambda: SSD(tau=1.1), "tau"),
         (lambda: SSD(tau=math.nan), "tau"),
         (lambda: SSD(recent=-1), "recent"),
+        (lambda: H2O(0), "budget of 0"),
+        (lambda: H2O(refresh=0), "refresh"),
+        (lambda: H2O(recent=-1), "recent"),
+        (lambda: SnapKV(0), "budget of 0"),
+        (lambda: SnapKV(refresh=0), "refresh"),
+        (lambda: SnapKV(window=0), "window"),
+        (lambda: SnapKV(pool=0), "pool"),
+        (lambda: SnapKV(pool=4), "pool"),
+        (lambda: SnapKV(pool=-1), "pool"),
+        (lambda: LineAR(0), "budget of 0"),
+        (lambda: LineAR(refresh=0), "refresh"),
+        (lambda: LineAR(anchors=-1), "anchors"),
+        (lambda: LineAR(recent=-1), "recent"),
+        (lambda: ADSA(0), "budget of 0"),
+        (lambda: ADSA(refresh=0), "refresh"),
+        (lambda: ADSA(recent=-1), "recent"),
         (lambda: SSD(half_life=0.0), "half_life"),
         (lambda: SSD(half_life=math.nan), "half_life"),
         (lambda: SSD(literal=True, recent=3), "literal"),
@@ -239,6 +236,7 @@ def test_values_that_cannot_be_are_refused(wrong: Callable[[], Policy], about: s
         (Window(0.04), "The budget, 0.04 of 600 tokens, 24, does not hold the 24 pinned"),
         (StreamingLLM(4), "The budget, 4 tokens, does not hold the 4 pinned"),
         (SSD(20, head_map=of_kind(PRO, 0.5)), "The budget, 20 tokens, does not hold the 24 pinned"),
+        (LineAR(28), "The budget, 28 tokens, does not hold the 28 pinned .* at least 29 tokens"),
         (SSD(0.2), "head_map"),
     ],
 )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssd_core.heads.draw import PAPER
+from ssd_core.heads.page import PAPER
 from ssd_core.sheet import GAP, SIDE, contact_sheet
 
 

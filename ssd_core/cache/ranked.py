@@ -57,7 +57,6 @@ class RankedSlots(Slots):
         # Fading every score at each step would write all of them. Instead they are kept in a unit that grows.
         self.scores = ranking.policy.scores
         self.score = torch.zeros(count, keep.slots if self.scores else 0, dtype=torch.float32, device=device)
-        self.unit = 1.0
         self.growth = 1 / max(ranking.fade, LEAST_FADE)
         self.last = keep.slots - ranking.refresh  # where the slots of those who leave begin
         self.first_rows = torch.arange(2 * count, device=device) * keep.slots  # of kv as [2 * n * S, D], each pair's
@@ -98,7 +97,7 @@ class RankedSlots(Slots):
 
     def next_query(self) -> int:
         """Where the newest query is kept, for slots that keep some; the oldest one's place."""
-        return (self.stored - self.prompted - 1) % self.ranking.queries
+        return (self.stored - self.prompted - 1) % max(self.ranking.queries, 1)
 
     def observe(self, q: Tensor, weights: Tensor) -> None:
         if self.ranking.queries:
@@ -109,10 +108,10 @@ class RankedSlots(Slots):
 
     def newest_queries(self) -> Tensor:
         """[n, Q, G, D], the newest last."""
-        asked = self.stored - self.prompted
-        if asked <= self.ranking.queries:
+        kept, asked = self.ranking.queries, self.stored - self.prompted
+        if not 0 < kept < asked:
             return self.queries[:, :asked]
-        return self.queries.roll(-(asked % max(self.ranking.queries, 1)), 1)
+        return self.queries.roll(-(asked % kept), 1)
 
     def settle(self) -> None:
         """Bring the scores back to a unit of 1."""

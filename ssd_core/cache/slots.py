@@ -24,6 +24,7 @@ class Slots:
         self.keys, self.values = self.kv
         self.stored = 0  # tokens that have come so far
         self.grown = 0  # tokens that were all held before these slots took them over
+        self.unit = 1.0  # of attention scores, for slots that keep some
 
     @property
     def held(self) -> int:
@@ -74,6 +75,10 @@ class Slots:
         slot = self.stored if self.stored < size else pinned + (self.stored - pinned) % (size - pinned)
         self.stored += 1
         return slot
+
+    def next_query(self) -> int:
+        """Where the newest query goes, for slots that keep some."""
+        return 0
 
     def put(self, slot: int, kv: Tensor) -> None:
         """Store a token, kv [2, n, D]."""

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import typer
 from rich.table import Table
-from torch import Tensor
 
+from ..evaluate.fidelity import agreement
 from ..loop import Result, generate
 from ..memory import plan
 from ..models.base import ImageModel
@@ -20,7 +20,6 @@ from ..policies import METHODS, Policy
 from ..report import settings_of
 from ..sampling import Sampling
 from ..sheet import contact_sheet
-from ..tokens import UNDRAWN
 from ..words import human
 from .console import OUT, table
 from .drawing import draw
@@ -98,12 +97,6 @@ def figures(results: Mapping[str, Result]) -> Table:
     for name, result in results.items():
         memory, reference = result.memory, results.get("full")
         share = f"{memory.kv_bytes / memory.kv_bytes_full:.2f}"
-        same = f"{agreement(result.tokens, reference.tokens):.0%}" if reference else "-"
+        same = f"{agreement(result.tokens, reference.tokens).mean():.0%}" if reference else "-"
         rows.add_row(name, human(memory.kv_bytes), share, f"{result.tokens_per_second:.0f}", same)
     return rows
-
-
-def agreement(tokens: Tensor, reference: Tensor) -> float:
-    """The share of equal tokens among those that both have drawn."""
-    drawn = (tokens != UNDRAWN) & (reference != UNDRAWN)
-    return float((tokens == reference)[drawn].float().mean())

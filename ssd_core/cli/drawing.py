@@ -41,9 +41,9 @@ def rows_drawn(model: ImageModel, result: Result) -> int:
     return int(undrawn.byte().argmax()) // model.geometry.columns if undrawn.any() else model.geometry.rows
 
 
-def progress() -> Progress:
+def progress(unit: str = "rows") -> Progress:
     """A bar on standard error, if somebody watches it."""
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("rows")
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit)
     return Progress(*columns, TimeRemainingColumn(), console=ERR, transient=True, disable=not ERR.is_terminal)
 
 

@@ -22,6 +22,7 @@ from .drawing import draw
 from .fields import with_options
 from .options import (
     EMBEDDED,
+    CompileOption,
     DeviceOption,
     DtypeOption,
     MethodOption,
@@ -63,6 +64,7 @@ def generate(
     ] = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
+    compiled: CompileOption = False,
     out: OutOption = Path("out"),
     report_to: ReportOption = None,
 ) -> None:
@@ -74,7 +76,7 @@ def generate(
         prepare_file(report_to)
     loaded, load_seconds = read_model(model, device, dtype)
     policy = policy.fit(loaded)
-    drawing = {"images_per_prompt": images, "seed": seed, "negative": negative} | asdict(chosen)
+    drawing = {"images_per_prompt": images, "seed": seed, "negative": negative, "compiled": compiled} | asdict(chosen)
     begun: dict[str, Any] = {}
     origin: dict[str, Any] = {}
     if picture is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -12,9 +13,14 @@ from ..errors import UserError
 from ..heads import HeadMap, measure
 from ..heads import draw as draw_map
 from ..heads.colours import heat
+from ..heads.draw_columns import draw_columns
+from ..heads.draw_reach import draw_reach
+from ..heads.draw_regions import draw_regions
 from ..heads.headmap import check_tau
 from ..heads.prompts import default_prompts
+from ..heads.regions import RegionMeter
 from ..policies import SSD
+from ..report import versions
 from .console import OUT
 from .drawing import progress
 from .options import (
@@ -22,6 +28,7 @@ from .options import (
     DeviceOption,
     DtypeOption,
     ModelOption,
+    ReportOption,
     SeedOption,
     prepare_file,
     read_model,
@@ -40,6 +47,12 @@ def heads(
     ] = None,
     images: Annotated[int, typer.Option(help="Pictures of each prompt.")] = 1,
     seed: SeedOption = 0,
+    neighbourhood: Annotated[
+        int | None,
+        typer.Option(
+            help="Image tokens that are near, the newest included; a row and two unless given.", show_default=False
+        ),
+    ] = None,
     tau: Annotated[float, typer.Option(help="The share above which a head is semantic.")] = SSD.tau,
     save: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Keep the map, for --head-map.", show_default=False)
@@ -47,6 +60,25 @@ def heads(
     draw: Annotated[
         Path | None, typer.Option(metavar="FILE.png", help="Draw the map as a picture.", show_default=False)
     ] = None,
+    regions: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.png",
+            help="Draw how much attention goes to the prompt, to what is near and to the margins, step by step.",
+            show_default=False,
+        ),
+    ] = None,
+    columns: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.png", help="Draw the columns that far attention falls on.", show_default=False),
+    ] = None,
+    reach: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.png", help="Draw how many tokens hold most of a head's attention.", show_default=False
+        ),
+    ] = None,
+    report: ReportOption = None,
     show: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Show a kept map instead of measuring one.", show_default=False)
     ] = None,
@@ -55,10 +87,12 @@ def heads(
 ) -> None:
     """Measure, on pictures drawn with the full cache, how far each head looks, and show it."""
     check_tau(tau)
-    for file in filter(None, (save, draw)):
+    pictures = [file for file in (draw, regions, columns, reach) if file]
+    for file in filter(None, (save, report, *pictures)):
         prepare_file(file)
-    if draw and draw.suffix.lower() != ".png":
-        raise UserError(f"{draw} is not known to be a picture; give it a name that ends in .png.")
+    for file in pictures:
+        if file.suffix.lower() != ".png":
+            raise UserError(f"{file} is not known to be a picture; give it a name that ends in .png.")
     if show:
         refuse_given(context, {"tau", "draw", "show"}, "--show measures nothing")
         head_map = HeadMap.load(show)
@@ -66,15 +100,28 @@ def heads(
         texts = read_prompts(prompts) if prompts else None
         loaded, _ = read_model(model, device, dtype)
         texts = texts or default_prompts(loaded.name)
+        meters = [RegionMeter(loaded.geometry, loaded.device)] if regions or columns or reach or report else []
         with progress() as bar:
             task = bar.add_task(f"{len(texts)} prompts", total=None)
 
             def on_progress(done: int, total: int) -> None:
                 bar.update(task, completed=done, total=total)
 
-            head_map = measure(loaded, texts, images_per_prompt=images, seed=seed, on_progress=on_progress)
+            head_map = measure(loaded, texts, neighbourhood, images, seed, on_progress=on_progress, meters=meters)
         if save:
             head_map.save(save)
+        for found in (meter.regions() for meter in meters):
+            if regions:
+                draw_regions(found, head_map, tau).save(regions)
+            if columns:
+                draw_columns(found, loaded.name).save(columns)
+            if reach:
+                draw_reach(found, loaded.name).save(reach)
+            if report:
+                settings = {"images": images, "seed": seed, "neighbourhood": int(head_map.about["neighbourhood"])}
+                about = {"model": loaded.name, "prompts": texts, "settings": settings, "share": head_map.share.tolist()}
+                figures = about | found.as_dict() | {"versions": versions(loaded.device)}
+                report.write_text(json.dumps(figures), encoding="utf-8")
     if draw:
         draw_map(head_map, tau).save(draw)
     print_map(head_map, tau)

@@ -30,6 +30,12 @@ SeedOption = Annotated[int, typer.Option(help="Image k is drawn with this + k.")
 NegativeOption = Annotated[str | None, typer.Option(help="What guidance leads away from.", show_default=False)]
 DeviceOption = Annotated[str, typer.Option(help="Such as cpu, cuda:0, mps; auto is a GPU if there is one.")]
 DtypeOption = Annotated[str, typer.Option(help="bf16, fp16 or fp32; auto fits the device.")]
+CompileOption = Annotated[
+    bool,
+    typer.Option(
+        "--compile", help="Put the step through torch.compile: half a minute for the compiler, faster steps afterwards."
+    ),
+]
 OutOption = Annotated[Path, typer.Option(metavar="DIR", help="The folder to write into.")]
 ReportOption = Annotated[
     Path | None, typer.Option("--report", metavar="FILE.json", help="Write the run's figures here.", show_default=False)

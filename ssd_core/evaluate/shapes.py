@@ -7,7 +7,6 @@ named.
 
 from __future__ import annotations
 
-import json
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,18 +16,17 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
-from PIL import Image
 
 from ..errors import UserError
 from .captions import Asked, Request, parse
-from .scenes import PLURAL, TASKS, sample
+from .gallery import Sheet, sheets_of
+from .scenes import PLURAL, TASKS, Scene, sample
 from .see import Seen, View, see
 
 # Two objects stand in a relation when their centres are this much of their sizes' sum apart along its axis: half a side
 # for equal sizes. GenEval asks for 0.1 of real objects' boxes; the boxes of these scenes are always wholly apart.
 MARGIN = 0.25
 PATIENCE = 500  # draws without a new caption after which a task counts as exhausted
-PROMPTS = "prompts.jsonl"
 
 
 @dataclass(frozen=True)
@@ -64,23 +62,28 @@ class ShapesScore:
 
 def held_out_prompts(count: int, seed: int = 0) -> list[str]:
     """Prompts of combinations never trained on, the tasks in turn; none twice before a task has no others."""
+    return [scene.caption for scene in held_out_scenes(count, seed)]
+
+
+def held_out_scenes(count: int, seed: int = 0) -> list[Scene]:
+    """For each of these prompts a scene that shows it."""
     rng = random.Random(seed)
-    captions = {task: _captions(rng, task) for task in TASKS}
-    return [next(captions[TASKS[index % len(TASKS)]]) for index in range(count)]
+    scenes = {task: _scenes(rng, task) for task in TASKS}
+    return [next(scenes[TASKS[index % len(TASKS)]]) for index in range(count)]
 
 
-def _captions(rng: random.Random, task: str) -> Iterator[str]:
-    seen: dict[str, None] = {}
+def _scenes(rng: random.Random, task: str) -> Iterator[Scene]:
+    seen: dict[str, Scene] = {}
     misses = 0
     while misses < PATIENCE:
-        caption = sample(rng, evaluation=True, task=task).caption
-        if caption in seen:
+        scene = sample(rng, evaluation=True, task=task)
+        if scene.caption in seen:
             misses += 1
         else:
             misses = 0
-            seen[caption] = None
-            yield caption
-    yield from cycle(seen)
+            seen[scene.caption] = scene
+            yield scene
+    yield from cycle(seen.values())
 
 
 def score(pictures: Sequence[ArrayLike], captions: Sequence[str]) -> ShapesScore:
@@ -98,18 +101,9 @@ def score(pictures: Sequence[ArrayLike], captions: Sequence[str]) -> ShapesScore
 def score_folder(folder: str | Path) -> ShapesScore:
     """Judge all PNG files of a folder, in order of their names.
 
-    The prompt of each stands in the folder's `prompts.jsonl`, {"file": ..., "prompt": ...} a line, or else in the PNG's
-    own text `prompt`. Raises UserError for whatever is missing or cannot be read.
+    Where the prompts stand, `sheets_of` says. Raises UserError for whatever is missing or cannot be read.
     """
-    folder = Path(folder)
-    prompts = _listed_prompts(folder)
-    paths = sorted(path for path in folder.glob("*") if path.suffix.lower() == ".png")
-    missing = sorted(prompts.keys() - {path.name for path in paths})
-    if missing:
-        raise UserError(f"{PROMPTS} names {missing[0]}, which is not in {folder}.")
-    if not paths:
-        raise UserError(f"There are no PNG files in {folder}.")
-    return ShapesScore(tuple(_judge_file(path, prompts.get(path.name)) for path in paths))
+    return ShapesScore(tuple(map(_judge_sheet, sheets_of(Path(folder)))))
 
 
 def judge(picture: ArrayLike, caption: str) -> Verdict:
@@ -164,36 +158,9 @@ def _name(shape: str | None, colour: str | None, plural: bool = False) -> str:
     return f"{colour} {noun}" if colour else noun
 
 
-def _listed_prompts(folder: Path) -> dict[str, str]:
-    """The prompt of each file named in the folder's list; without a list, none."""
-    if not (folder / PROMPTS).exists():
-        return {}
-    prompts = {}
+def _judge_sheet(sheet: Sheet) -> Verdict:
+    prompt, [picture] = sheet.read()
     try:
-        lines = (folder / PROMPTS).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeError) as error:
-        raise UserError(f"{folder / PROMPTS} cannot be read as a text ({error}).") from None
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            entry = json.loads(line)
-            file, prompt = entry["file"], entry["prompt"]
-        except (json.JSONDecodeError, KeyError, TypeError):
-            raise UserError(f'Line {number} of {PROMPTS} is not {{"file": ..., "prompt": ...}}.') from None
-        prompts[str(file)] = str(prompt)
-    return prompts
-
-
-def _judge_file(path: Path, prompt: str | None) -> Verdict:
-    try:
-        with Image.open(path, formats=["PNG"]) as image:
-            image.load()  # a PNG's text may follow its pixels
-            caption = prompt or image.info.get("prompt")
-            if not caption:
-                raise UserError(f"it has no text `prompt`, and no line in {PROMPTS}.")
-            return judge(np.asarray(image.convert("RGB")), caption)
-    except OSError:
-        raise UserError(f"{path} cannot be read as a PNG picture.") from None
+        return judge(np.asarray(picture), prompt)
     except UserError as error:
-        raise UserError(f"{path.name}: {error}") from None
+        raise UserError(f"{sheet.path.name}: {error}") from None

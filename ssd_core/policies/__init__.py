@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from .adsa import ADSA
 from .base import Keep, Policy, RankingPolicy, View
 from .full import Full
+from .h2o import H2O
 from .headkv import HeadKV
+from .line_ar import LineAR
+from .snapkv import SnapKV
 from .ssd import SSD
 from .streaming import StreamingLLM
 from .window import Window
@@ -15,6 +19,25 @@ METHODS: dict[str, type[Policy]] = {
     "streaming": StreamingLLM,
     "ssd": SSD,
     "headkv": HeadKV,
+    "h2o": H2O,
+    "snapkv": SnapKV,
+    "line-ar": LineAR,
+    "adsa": ADSA,
 }
 
-__all__ = ["METHODS", "SSD", "Full", "HeadKV", "Keep", "Policy", "RankingPolicy", "StreamingLLM", "View", "Window"]
+__all__ = [
+    "ADSA",
+    "H2O",
+    "METHODS",
+    "SSD",
+    "Full",
+    "HeadKV",
+    "Keep",
+    "LineAR",
+    "Policy",
+    "RankingPolicy",
+    "SnapKV",
+    "StreamingLLM",
+    "View",
+    "Window",
+]

@@ -133,6 +133,12 @@ def check_refresh(refresh: int | str) -> None:
         raise UserError(f"refresh is 'row' or a number of tokens of at least 1, not {refresh!r}.")
 
 
+def check_recent(recent: int | None) -> None:
+    """Refuse what is neither left to the method (None) nor a number of tokens."""
+    if recent is not None and recent < 0:
+        raise UserError(f"recent is a number of tokens, 0 or more, not {recent}.")
+
+
 def slots_of(budget: int | float, geometry: Geometry, prompt: int, pinned: int) -> int:
     """The slots a head gets on average: a share counts prompt and image tokens together (arXiv 2510.18716).
 

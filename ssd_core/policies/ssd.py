@@ -9,9 +9,8 @@ from torch import Tensor
 from ..errors import UserError
 from ..heads.headmap import HeadMap, check_tau, default_map
 from ..models.base import Geometry, ImageModel
-from .base import Keep, RankingPolicy, View, check_budget, check_refresh, slots_of
-
-RECENT = 1e6  # above any attention score, below any pin
+from .base import Keep, RankingPolicy, View, check_budget, check_recent, check_refresh, slots_of
+from .views import newest_above
 
 
 @dataclass(frozen=True)
@@ -20,12 +19,12 @@ class SSD(RankingPolicy):
 
     A head is semantic if more than `tau` of its image attention falls outside its neighbourhood (heads/). Spatial heads
     keep the last row and one token more; what they leave of the budget goes to the semantic heads, which keep the
-    tokens with the largest attention so far.
+    tokens with the largest attention so far; half of their slots, a row and one token at least, are for the newest.
 
     budget: mean slots per head, a share of prompt + image such as 0.2 or a count of tokens such as 115.
-    refresh: tokens between two rankings, or 'row' (the paper's row buffer; here it takes no memory beyond the budget).
+    refresh: tokens between two rankings, or 'row'; it takes no memory beyond the budget.
     tau: where semantic begins.
-    recent: newest tokens a semantic head never drops; half of its slots, a row + 1 at least, unless given.
+    recent: newest tokens never dropped where tokens are ranked; the method's own number unless given.
     half_life: rows after which attention received counts half; 1 unless given.
     pin_prompt: whether the prompt is never dropped; on unless given.
     literal: as the paper has it, where nothing is pinned, scores never fade and no token is kept for being recent.
@@ -45,8 +44,7 @@ class SSD(RankingPolicy):
         check_budget(self.budget)
         check_refresh(self.refresh)
         check_tau(self.tau)
-        if self.recent is not None and self.recent < 0:
-            raise UserError(f"recent is a number of tokens, 0 or more, not {self.recent}.")
+        check_recent(self.recent)
         if self.half_life is not None and not self.half_life > 0:
             raise UserError(f"half_life is a number of rows above 0, not {self.half_life}.")
         if self.literal and (self.recent, self.half_life, self.pin_prompt) != (None, None, None):
@@ -79,5 +77,4 @@ class SSD(RankingPolicy):
         if self.literal:
             return view.score
         recent = max(view.columns + 1, view.position.shape[1] // 2) if self.recent is None else self.recent
-        age = view.newest - view.position
-        return view.score.where(age >= recent, RECENT - age)
+        return newest_above(view, view.score, recent)

@@ -71,15 +71,13 @@ def test_what_scoring_needs_is_asked_for_before_anything_is_drawn(
 
 
 def test_held_out_prompts_are_drawn_and_scored(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ssd_core.cli import eval as command
-
     pictures: list[torch.Tensor] = []
 
     def keep(given: Any, captions: Any) -> Any:
         pictures.append(torch.stack([torch.from_numpy(picture) for picture in given]))
         return score(given, captions)
 
-    monkeypatch.setattr(command, "score", keep)
+    monkeypatch.setattr("ssd_core.cli.eval.shapes.score", keep)
     plain = ("--method", "window", "--budget", 70, "--prompts", 7, "--seed", 3)
     scores = evaluate(terminal, *plain)
     assert [verdict["caption"] for verdict in scores["verdicts"]] == held_out_prompts(7)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,11 @@ METHOD = {
     "window": ("--method", "window", "--budget", 8),
     "streaming": ("--method", "streaming", "--budget", 8),
     "ssd": ("--method", "ssd", "--budget", 16, *MAP),
+    "headkv": ("--method", "headkv", "--budget", 14, "--type-at", 11, "--local", 3),
+    "h2o": ("--method", "h2o", "--budget", 14),
+    "snapkv": ("--method", "snapkv", "--budget", 15),
+    "line-ar": ("--method", "line-ar", "--budget", 17),
+    "adsa": ("--method", "adsa", "--budget", 16),
 }
 # every option, where it is taken: each changes what is drawn
 OPTIONS: dict[str, list[tuple[object, ...]]] = {
@@ -47,6 +53,18 @@ OPTIONS: dict[str, list[tuple[object, ...]]] = {
         ("--literal",),
         ("--head-map", "other.safetensors"),
     ],
+    "headkv": [
+        ("--budget", 15),
+        ("--type-at", 13),
+        ("--mass", 0.5),
+        ("--local", 4),
+        ("--refresh", 1),
+        ("--split", 0.8),
+    ],
+    "h2o": [("--budget", 15), ("--refresh", 1), ("--recent", 0), ("--no-pin-prompt",)],
+    "snapkv": [("--budget", 16), ("--refresh", 1), ("--window", 1), ("--pool", 1), ("--no-pin-prompt",)],
+    "line-ar": [("--budget", 18), ("--refresh", 1), ("--anchors", 0), ("--recent", 0)],
+    "adsa": [("--budget", 17), ("--refresh", 1), ("--recent", 0), ("--no-pin-prompt",)],
 }
 CHANGES = [(name, option) for name, own in OPTIONS.items() for option in own]
 
@@ -227,8 +245,8 @@ def test_the_report_is_whole(terminal: Terminal) -> None:
     }  # fmt: skip
     assert (report["model"], report["method"]) == ("tiny", "window")
     assert report["settings"] == {
-        "images_per_prompt": 2, "seed": 0, "negative": "cd", "guidance": 5.0, "temperature": 1.0, "top_k": 0,
-        "top_p": 1.0, "greedy": False, "budget": 8, "pin_prompt": True, "dtype": "float32",
+        "images_per_prompt": 2, "seed": 0, "negative": "cd", "compiled": False, "guidance": 5.0, "temperature": 1.0,
+        "top_k": 0, "top_p": 1.0, "greedy": False, "budget": 8, "pin_prompt": True, "dtype": "float32",
     }  # fmt: skip
     assert [(image["prompt"], image["seed"], len(image["tokens"])) for image in report["images"]] == [
         ("ab", 0, 16),
@@ -242,6 +260,17 @@ def test_the_report_is_whole(terminal: Terminal) -> None:
     assert report["tokens_per_second"] == pytest.approx(32 / seconds["decode"])
     assert set(report["versions"]) == {"ssd_core", "torch", "transformers", "python", "device"}
     assert report["versions"]["transformers"] == importlib.metadata.version("transformers")
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="compiling takes a C++ compiler")
+def test_the_command_line_compiles_when_told_to(terminal: Terminal) -> None:
+    from ssd_core.compiled import KNOWN
+
+    known = set(KNOWN)
+    told, plain = (terminal.generate("ab", *METHOD["window"], *flags) for flags in (["--compile"], []))
+    assert (told["settings"]["compiled"], plain["settings"]["compiled"]) == (True, False)
+    assert [image["tokens"] for image in told["images"]] == [image["tokens"] for image in plain["images"]]
+    assert len(KNOWN - known) == 1
 
 
 def test_the_output_is_the_files_and_the_cache(terminal: Terminal) -> None:

@@ -1,16 +1,24 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from ssd_core import loop
 from ssd_core.evaluate.captions import parse
 from ssd_core.heads import HeadMap, draw, measure
+from ssd_core.heads.draw_columns import draw_columns
+from ssd_core.heads.draw_reach import draw_reach
+from ssd_core.heads.draw_regions import draw_regions
 from ssd_core.heads.prompts import default_prompts
+from ssd_core.heads.regions import RegionMeter
 from tests.cli.terminal import Terminal
+from tests.tiny import TinyModel
 
 HEADS = ("heads", "--prompts", "prompts.txt", "--save", "map.safetensors")
 
@@ -60,6 +68,60 @@ def test_draw_writes_the_picture(terminal: Terminal) -> None:
         assert np.array_equal(np.asarray(Image.open("map.png")), np.asarray(expected))
 
 
+@pytest.mark.parametrize("tau", [0.2, 0.7])
+def test_one_measuring_draws_and_reports_all(
+    terminal: Terminal, prompts: list[str], monkeypatch: pytest.MonkeyPatch, tau: float
+) -> None:
+    drawn = count_drawings(monkeypatch)
+    names = ("regions", "columns", "reach")
+    options = [part for name in names for part in (f"--{name}", f"{name}.png")]
+    found = saved(terminal, *options, "--report", "report.json", "--draw", "map.png", "--tau", tau, "--seed", 5)
+    assert drawn == [[terminal.model.encode(prompt)] for prompt in prompts]
+    meter = RegionMeter(terminal.model.geometry, "cpu")
+    head_map = measure(terminal.model, prompts, seed=5, meters=[meter])
+    assert torch.equal(found.share, head_map.share)
+    regions = meter.regions()
+    expected = {
+        "regions": draw_regions(regions, head_map, tau),
+        "columns": draw_columns(regions, "tiny"),
+        "reach": draw_reach(regions, "tiny"),
+        "map": draw(head_map, tau),
+    }
+    for name, picture in expected.items():
+        assert np.array_equal(np.asarray(Image.open(f"{name}.png")), np.asarray(picture)), name
+    report = json.loads(Path("report.json").read_text(encoding="utf-8"))
+    assert report["prompts"] == prompts
+    assert report["settings"] == {"images": 1, "seed": 5, "neighbourhood": 6}
+    assert torch.equal(torch.tensor(report["share"]), head_map.share)
+    assert {name: report[name] for name in regions.as_dict()} == regions.as_dict()
+
+
+def count_drawings(monkeypatch: pytest.MonkeyPatch) -> list[list[list[int]]]:
+    """What `generate` is asked for from now on, as it grows."""
+    plain = loop.generate
+    asked: list[list[list[int]]] = []
+
+    def generate(model: TinyModel, prompts: list[list[int]], *args: Any, **settings: Any) -> Any:
+        asked.append(prompts)
+        return plain(model, prompts, *args, **settings)
+
+    monkeypatch.setattr(loop, "generate", generate)
+    return asked
+
+
+@pytest.mark.parametrize("option", ["--regions", "--columns", "--reach"])
+def test_each_picture_can_be_had_alone(terminal: Terminal, prompts: list[str], option: str) -> None:
+    terminal.output("heads", "--prompts", "prompts.txt", option, "one.png")
+    assert {path.name for path in Path().iterdir()} == {"prompts.txt", "heads.safetensors", "one.png"}
+
+
+def test_a_neighbourhood_given_is_measured_with(terminal: Terminal, prompts: list[str]) -> None:
+    found = saved(terminal, "--neighbourhood", 3)
+    assert torch.equal(found.share, measure(terminal.model, prompts, 3).share)
+    assert found.about["neighbourhood"] == "3"
+    assert "give 1 to 14" in terminal.refusal("heads", "--prompts", "prompts.txt", "--neighbourhood", 0)
+
+
 @pytest.mark.parametrize(
     ("args", "word"),
     [
@@ -75,6 +137,13 @@ def test_draw_writes_the_picture(terminal: Terminal) -> None:
         (("--save", "."), "folder"),
         (("--prompts", "prompts.txt", "--draw", "map"), ".png"),
         (("--show", "heads.safetensors", "--draw", "heads.safetensors/map.png"), "heads.safetensors"),
+        (("--show", "heads.safetensors", "--regions", "regions.png"), "--regions"),
+        (("--show", "heads.safetensors", "--neighbourhood", 3), "--neighbourhood"),
+        (("--show", "heads.safetensors", "--report", "report.json"), "--report"),
+        (("--prompts", "prompts.txt", "--regions", "regions.jpg"), "regions.jpg"),
+        (("--prompts", "prompts.txt", "--columns", "columns"), ".png"),
+        (("--prompts", "prompts.txt", "--reach", "heads.safetensors/reach.png"), "heads.safetensors"),
+        (("--prompts", "prompts.txt", "--report", "."), "folder"),
     ],
 )
 def test_mistakes_are_refused(terminal: Terminal, prompts: list[str], args: tuple[object, ...], word: str) -> None:

@@ -9,7 +9,8 @@ import torch
 from ssd_core import UserError
 from ssd_core.heads import HeadMap, draw
 from ssd_core.heads.colours import heat
-from ssd_core.heads.draw import INK, PAPER, length, words, wrapped
+from ssd_core.heads.draw import words
+from ssd_core.heads.page import INK, PAPER, length, wrapped
 
 ABOUT = {"model": "tiny", "source": "measured", "prompts": "3", "neighbourhood": "6", "head_dim": "8"}
 

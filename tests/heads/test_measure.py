@@ -11,9 +11,10 @@ from torch import Tensor
 from ssd_core import UserError, generate
 from ssd_core.heads import measure, shares
 from ssd_core.heads.measure import ShareMeter, outside
+from ssd_core.heads.replay import Shown
 from ssd_core.models.base import Geometry, ImageModel
-from ssd_core.models.decoder import split_heads
 from ssd_core.policies import SSD
+from tests.heads.whole import random_pictures, whole_attention
 from tests.tiny import tiny
 
 JANUS = Geometry(layers=1, heads=1, kv_heads=1, head_dim=128, rows=24, columns=24, codebook=16384)
@@ -21,46 +22,17 @@ FED = JANUS.tokens - 1  # the last token is drawn, but never fed back
 NEAR = JANUS.columns + 2
 
 
-class WholeMatrix:
-    """Attention of one picture as one float64 matrix a head, prompt included, with each entry looked at by itself."""
-
-    def __init__(self, model: ImageModel, prompt: int, neighbourhood: int) -> None:
-        self.prompt, self.neighbourhood = prompt, neighbourhood
-        self.kv_heads = model.geometry.kv_heads
-        self.share = torch.zeros(model.geometry.layers, model.geometry.heads)
-
-    def attend(self, layer: int, qkv: Tensor) -> Tensor:
-        q, k, v = split_heads(qkv, self.kv_heads)
-        tokens, heads, dim = q.shape[1:]
-        output = torch.empty_like(q)
-        for head in range(heads):
-            own = head * k.shape[2] // heads
-            logits = q[0, :, head].double() @ k[0, :, own].double().T / dim**0.5
-            attention = logits.masked_fill(torch.ones(tokens, tokens).triu(1).bool(), -torch.inf).softmax(-1)
-            output[0, :, head] = (attention @ v[0, :, own].double()).float()
-            of_queries = []
-            for query in range(self.prompt + self.neighbourhood, tokens):
-                far = sum(float(attention[query, key]) for key in range(self.prompt, query - self.neighbourhood + 1))
-                of_queries.append(far / sum(float(attention[query, key]) for key in range(self.prompt, query + 1)))
-            self.share[layer, head] = sum(of_queries) / len(of_queries)
-        return output
-
-
-@torch.inference_mode()
 def plain_shares(model: ImageModel, ids: list[int], tokens: Tensor, neighbourhood: int) -> Tensor:
-    of_pictures = []
-    model.decoder.rope.reserve(len(ids) + model.geometry.tokens, model.device, model.dtype)
+    """The same with each entry of the matrices looked at by itself."""
+    share, prompt = torch.zeros(model.geometry.layers, model.geometry.heads), len(ids)
     for picture in tokens:
-        x = torch.cat([model.embed_text(torch.tensor([ids]))[0], model.embed_image(picture[:-1])])
-        matrix = WholeMatrix(model, len(ids), neighbourhood)
-        model.decoder(x[None], torch.arange(len(x))[None], matrix)
-        of_pictures.append(matrix.share)
-    return torch.stack(of_pictures).mean(0)
-
-
-def random_pictures(model: ImageModel, count: int) -> Tensor:
-    generator = torch.Generator().manual_seed(1)
-    return torch.randint(model.geometry.codebook, (count, model.geometry.tokens), generator=generator)
+        for place, matrix in enumerate(whole_attention(model, ids, picture).flatten(0, 1)):
+            of_queries = []
+            for query in range(prompt + neighbourhood, len(matrix)):
+                far = sum(float(matrix[query, key]) for key in range(prompt, query - neighbourhood + 1))
+                of_queries.append(far / sum(float(matrix[query, key]) for key in range(prompt, query + 1)))
+            share.view(-1)[place] += sum(of_queries) / len(of_queries) / len(tokens)
+    return share
 
 
 @pytest.mark.parametrize("kv_heads", [4, 2, 1])
@@ -79,8 +51,8 @@ def test_shares_are_exact_where_the_prompt_takes_nearly_all_attention() -> None:
     q, k = torch.zeros(1, 2 + 15, 1, 2), torch.zeros(1, 2 + 15, 1, 2)
     q[..., 0] = 2**0.5
     k[:, :2, :, 0] = 200
-    meter = ShareMeter(geometry, prompt=2, neighbourhood=6, device="cpu")
-    meter.attend(0, torch.cat([q, k, k], 2))
+    meter = ShareMeter(geometry, neighbourhood=6, device="cpu")
+    Shown(geometry, prompt=2, meters=[meter]).attend(0, torch.cat([q, k, k], 2))
     even = [(image + 1 - 6) / (image + 1) for image in range(6, 15)]
     assert meter.shares().item() == pytest.approx(sum(even) / len(even), abs=1e-6)
 
@@ -110,9 +82,9 @@ def synthetic(look: dict[str, float]) -> Tensor:
 
 def share_of(attention: Tensor) -> float:
     """What the measure makes of a head's attention, given in rows of the picture as it comes from a decoder."""
-    meter = ShareMeter(JANUS, prompt=0, neighbourhood=NEAR, device="cpu")
+    meter = ShareMeter(JANUS, neighbourhood=NEAR, device="cpu")
     for start, stop in pairwise([*range(0, FED, JANUS.columns), FED]):
-        meter.add(0, attention[:, :, start:stop, :stop].log(), start)
+        meter.add(0, attention[:, :, start:stop, :stop].log(), prompt=0)
     return meter.shares().item()
 
 

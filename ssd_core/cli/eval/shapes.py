@@ -1,4 +1,4 @@
-"""ssd-janus eval"""
+"""ssd-janus eval shapes"""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import Annotated, Any
 import typer
 from torch import Tensor
 
-from ..errors import UserError
-from ..evaluate.see import require_scipy
-from ..evaluate.shapes import ShapesScore, held_out_prompts, score, score_folder
-from ..loop import generate
-from ..models.base import ImageModel
-from ..policies import METHODS, Policy
-from ..report import settings_of, versions
-from ..sampling import Sampling
-from .console import OUT, table
-from .drawing import progress
-from .fields import with_options
-from .options import (
+from ...errors import UserError
+from ...evaluate.see import require_scipy
+from ...evaluate.shapes import ShapesScore, held_out_prompts, score, score_folder
+from ...loop import generate
+from ...models.base import ImageModel
+from ...policies import METHODS, Policy
+from ...report import settings_of, versions
+from ...sampling import Sampling
+from ..console import OUT, table
+from ..drawing import progress
+from ..fields import with_options
+from ..options import (
     EMBEDDED,
     DeviceOption,
     DtypeOption,
@@ -36,15 +36,7 @@ from .options import (
     refuse_given,
 )
 
-app = typer.Typer(add_completion=False)
 
-
-@app.callback()
-def evaluate() -> None:
-    """Score pictures."""
-
-
-@app.command()
 @with_options(options=METHODS, sampling={"": Sampling})
 def shapes(
     context: typer.Context,

@@ -1,0 +1,192 @@
+"""What a compressed cache costs in pictures: every method at several budgets, against the full cache.
+
+    python -m bench.quality --minutes 60 --readme
+
+Pictures of combinations that the embedded model never saw are drawn with the full cache and with each method, with the
+same seeds, and judged by ShapesEval. On the first prompts the method is also fed the full cache's tokens, and right
+pictures, and its distributions are compared with the full cache's. A cell is one of these measurements of a method at
+a budget on a batch of prompts. Every cell is kept as it is done, and all ways of a batch come before the next batch, so
+what is there can be compared at any time; started again, it goes on with the cells that are missing. The cells of a
+policy that has changed are measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import ssd_core
+from ssd_core.errors import OutOfMemoryError, UserError
+from ssd_core.evaluate.see import require_scipy
+from ssd_core.heads.headmap import default_map
+from ssd_core.models.base import ImageModel
+from ssd_core.models.checkpoint.files import Checkpoint
+from ssd_core.sampling import Sampling
+
+from .batches import Batch, batches
+from .cells import Cells
+from .ledger import Ledger, key_of
+from .plot import plot
+from .render import print_table, put_into
+from .summary import Row, summary
+from .ways import BUDGETS, NAMES, Way, ways
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "bench" / "results" / "quality"
+README = ROOT / "README.md"
+PLOT = ROOT / "docs" / "quality.svg"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    given = options(arguments)
+    try:
+        ledger = draw(given) if given.minutes else Ledger(given.out.with_suffix(".jsonl"))
+        show(ledger, given)
+    except UserError as error:
+        sys.exit(str(error))
+
+
+def show(ledger: Ledger, given: argparse.Namespace) -> None:
+    """Bring what was measured into all its forms."""
+    if not ledger.records:
+        raise UserError(f"There are no results in {ledger.path} yet.")
+    rows = summary(ledger.records)
+    print_table(rows)
+    given.out.with_suffix(".json").write_text(as_json(ledger, rows), encoding="utf-8")
+    if given.readme:
+        put_into(README, rows)
+        PLOT.write_text(plot(rows), encoding="utf-8")
+
+
+def as_json(ledger: Ledger, rows: Sequence[Row]) -> str:
+    return json.dumps({"settings": ledger.settings, "rows": [asdict(row) for row in rows]}, indent=1) + "\n"
+
+
+def options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        "python -m bench.quality", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--methods", nargs="+", choices=NAMES, default=NAMES, metavar="METHOD", help=", ".join(NAMES))
+    parser.add_argument("--budgets", nargs="+", type=share, default=BUDGETS, metavar="SHARE")
+    parser.add_argument("--prompts", type=count, default=600)
+    parser.add_argument("--forced", type=int, default=64, help="prompts of which distributions are compared, too")
+    parser.add_argument("--batch", type=count, default=16, help="prompts drawn at once")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop then; 0 only shows what is there")
+    parser.add_argument("--guidance", type=float, default=2.0, help="2 is the best for the embedded model")
+    parser.add_argument("--model", default="janus-shapes", help="one with the embedded model's picture codes")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="results go to OUT.jsonl and OUT.json")
+    parser.add_argument("--readme", action="store_true", help="put the table and the plot into the README")
+    return parser.parse_args(arguments)
+
+
+def share(text: str) -> float:
+    if not 0 < float(text) < 1:
+        raise argparse.ArgumentTypeError(f"a budget is a share above 0 and below 1, not {text}")
+    return float(text)
+
+
+def count(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"1 at least, not {text}")
+    return int(text)
+
+
+def draw(given: argparse.Namespace) -> Ledger:
+    """Measure the cells that are asked for and missing, as long as there is time."""
+    require_scipy()
+    until = time.monotonic() + 60 * given.minutes
+    model = ssd_core.load(given.model, device=given.device, dtype=given.dtype)
+    sampling = Sampling(given.guidance)
+    settings = settings_of(model, given)
+    ledger = Ledger(given.out.with_suffix(".jsonl"), settings)
+    some = batches(model, given.prompts, given.batch)
+    drop_superseded(ledger, list(ways(given.methods, given.budgets)), some)
+    cells = Cells(model, sampling, given.out.with_suffix(".tokens"), settings)
+    missing = [cell for cell in every_cell(given, some) if key_of(about(*cell)) not in ledger.done]
+    try:
+        for number, (cell, way, batch) in enumerate(missing, 1):
+            if time.monotonic() > until:
+                print(f"The {given.minutes:g} minutes are over; started again, it goes on.")
+                break
+            begun = time.monotonic()
+            ledger.add(about(cell, way, batch) | measured(cells, cell, way, batch))
+            took = time.monotonic() - begun
+            print(f"{number} of {len(missing)}: {way} {cell}, prompts from {batch.seed}, {took:.1f} s", flush=True)
+    except KeyboardInterrupt:
+        print("Stopped; started again, it goes on.")
+    return ledger
+
+
+def settings_of(model: ImageModel, given: argparse.Namespace) -> dict[str, Any]:
+    """All that decides what is drawn, but for methods and prompts."""
+    weights = 0
+    for file in Checkpoint(given.model).files:
+        weights = zlib.crc32(file.read_bytes(), weights)
+    return {
+        "model": model.name,
+        "weights": weights,
+        "head_map": zlib.crc32(default_map(model.name, model.geometry).share.numpy().tobytes()),
+        "device": model.device.type,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "guidance": given.guidance,
+        "batch": given.batch,
+    }
+
+
+def drop_superseded(ledger: Ledger, chosen: Sequence[Way], some: Sequence[Batch]) -> None:
+    """Forget what was measured of policies and prompts that have changed since."""
+    policies = {(way.method, way.budget): way.about for way in chosen}
+    captions = {batch.seed: batch.captions for batch in some}
+
+    def superseded(record: dict[str, Any]) -> bool:
+        policy = policies.get((record["method"], record["budget"]), record["policy"])
+        return policy != record["policy"] or captions.get(record["seed"], record["captions"]) != record["captions"]
+
+    if dropped := ledger.drop(superseded):
+        print(f"{dropped} cells are of policies or prompts that have changed, and are measured again.")
+
+
+def every_cell(given: argparse.Namespace, some: Sequence[Batch]) -> Iterator[tuple[str, Way, Batch]]:
+    """What is to be measured, in order."""
+    for batch in some:
+        for way in ways(given.methods, given.budgets):
+            yield "drawn", way, batch
+            if batch.seed < given.forced:
+                yield "forced", way, batch
+
+
+def about(cell: str, way: Way, batch: Batch) -> dict[str, Any]:
+    """What is known of a cell before it is measured."""
+    return {
+        "cell": cell,
+        "method": way.method,
+        "budget": way.budget,
+        "policy": way.about,
+        "seed": batch.seed,
+        "captions": batch.captions,
+    }
+
+
+def measured(cells: Cells, cell: str, way: Way, batch: Batch) -> dict[str, Any]:
+    """What is measured of a cell, or why the method refuses it."""
+    try:
+        return cells.measure(cell, way, batch)
+    except OutOfMemoryError:
+        raise
+    except UserError as error:
+        if way.full:
+            raise
+        return {"refused": str(error), "prompts": len(batch.scenes)}
+
+
+if __name__ == "__main__":
+    main()

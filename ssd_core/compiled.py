@@ -1,0 +1,86 @@
+"""The step through torch.compile, for whoever draws so much that half a minute for the compiler is soon won back."""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._dynamo.decorators import mark_unbacked
+from torch._dynamo.exc import TorchDynamoException
+
+from .cache.cache import SlotCache
+from .cache.fixed import FixedCache
+from .errors import UserError
+from .models.base import ImageModel
+from .sampling import Sampling
+from .step import next_tokens
+
+NUMBERS: weakref.WeakKeyDictionary[ImageModel, int] = weakref.WeakKeyDictionary()
+COUNT = itertools.count()
+KNOWN: set[str] = set()
+MOST_COMPILED = 256
+
+
+class CompiledStep:
+    """The step of one drawing, compiled when the first token is drawn, or before, by a drawing of the same sizes.
+
+    Before each call torch would check all that a compiled function depends on; with the hundred tensors of a step this
+    takes a tenth of its time. All in which two drawings may differ is therefore written into one string, and that alone
+    is checked.
+    """
+
+    def __init__(self, model: ImageModel, cache: SlotCache, sampling: Sampling) -> None:
+        if cache.grows:
+            raise UserError(
+                "With this method each picture chooses its own slots while it is drawn, and the step would be compiled "
+                "for every picture; draw without compiling."
+            )
+        self.model, self.sampling, self.cache = model, sampling, FixedCache(cache)
+        number = NUMBERS.setdefault(model, next(COUNT))
+        self.key = repr((number, model.device, model.dtype, torch.get_num_threads(), sampling, cache.groups))
+
+    def __call__(self, x: Tensor, positions: Tensor, uniform: Tensor) -> Tensor:
+        """Feed one token a row, x [rows, hidden] at int64 [rows, 1], and draw the next: int64 [images]."""
+        self.cache.advance()
+        if self.key in KNOWN:
+            return compiled_draw(self.model, self.cache, self.sampling, x, positions, uniform, self.key)
+        for held in self.cache.held:
+            mark_unbacked(held, 0)  # the only length that changes; nothing may be concluded from what it is now
+        with torch._dynamo.config.patch(recompile_limit=MOST_COMPILED), explain_compiler():
+            token = compiled_draw(self.model, self.cache, self.sampling, x, positions, uniform, self.key)
+        KNOWN.add(self.key)
+        return token
+
+
+def key_alone(guards: Sequence[Any]) -> list[bool]:
+    """Which of the checks before a call of `compiled_draw` torch is to make."""
+    return [guard.name == "key" for guard in guards]
+
+
+@partial(torch.compile, fullgraph=True, dynamic=False, options={"guard_filter_fn": key_alone})
+def compiled_draw(
+    model: ImageModel, cache: FixedCache, sampling: Sampling, x: Tensor, positions: Tensor, uniform: Tensor, key: str
+) -> Tensor:
+    """What `next_tokens` does. `key` says what the compiled function may be used for again, see `CompiledStep`."""
+    if not key:  # what is not looked at is not checked either
+        raise ValueError("a compiled step needs a key")
+    return next_tokens(model, cache, sampling, x, positions, uniform)
+
+
+@contextmanager
+def explain_compiler() -> Iterator[None]:
+    """Turn what goes wrong inside the compiler into a sentence."""
+    try:
+        yield
+    except TorchDynamoException as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise UserError(
+            f"The step cannot be compiled here ({reason}); compiling takes torch 2.8 or newer and a C++ compiler such "
+            "as g++, so install these, or draw without compiling."
+        ) from None
