@@ -18,7 +18,20 @@ from ssd_core.cache.slots import Slots
 from ssd_core.clock import Clock
 from ssd_core.memory import Memory
 from ssd_core.models.base import Geometry, ImageModel
-from ssd_core.policies import ADSA, H2O, SSD, Diagonal, Full, HeadKV, LineAR, Policy, SnapKV, StreamingLLM, Window
+from ssd_core.policies import (
+    ADSA,
+    H2O,
+    SSD,
+    Diagonal,
+    Full,
+    HeadKV,
+    LineAR,
+    Policy,
+    Reach,
+    SnapKV,
+    StreamingLLM,
+    Window,
+)
 from ssd_core.prompts import prompt_rows
 from ssd_core.sampling import Sampling
 from ssd_core.step import prefill, step
@@ -28,6 +41,7 @@ from tests.tiny import TinyModel, random_map, tiny
 GRID = {"rows": 3, "columns": 4}  # of the models that the table fits
 # one layer of both kinds and one of semantic heads alone, or of spatial heads alone; so too with grouped queries
 HEADS, NARROW = (random_map(tiny(**GRID).geometry, seed) for seed in (0, 3))
+FAR = random_map(tiny(**GRID).geometry, 1, beyond=True)  # with how far each head looks
 
 POLICIES: dict[str, Policy] = {
     "full": Full(),
@@ -44,6 +58,9 @@ POLICIES: dict[str, Policy] = {
     "ssd, every 6 tokens, prompt not pinned": SSD(8, refresh=6, recent=0, pin_prompt=False, head_map=NARROW),
     "ssd, literal": SSD(7, literal=True, head_map=NARROW),
     "ssd, literal, every token": SSD(0.3, refresh=1, literal=True, head_map=HEADS),
+    "reach": Reach(12, head_map=HEADS),
+    "reach of a share, every token": Reach(0.65, refresh=1, half_life=1.0, head_map=FAR),
+    "reach, every 3 tokens, windows cut": Reach(8, lost=0.3, refresh=3, head_map=FAR),
     "h2o": H2O(11),
     "h2o of a share, every token": H2O(0.6, refresh=1),
     "h2o, every 3 tokens, prompt not pinned": H2O(8, refresh=3, recent=2, pin_prompt=False),

@@ -77,5 +77,11 @@ def tiny(
     return TinyModel(Geometry(layers, heads, kv_heads, 8, rows, columns, 20), **kwargs)  # type: ignore[arg-type]
 
 
-def random_map(geometry: Geometry, seed: int = 0) -> HeadMap:
-    return HeadMap(torch.rand(geometry.layers, geometry.heads, generator=torch.Generator().manual_seed(seed)))
+def random_map(geometry: Geometry, seed: int = 0, beyond: bool = False) -> HeadMap:
+    """beyond: whether it says how far heads look; of two, one looks too far for any window."""
+    random = torch.Generator().manual_seed(seed)
+    share = torch.rand(geometry.layers, geometry.heads, generator=random)
+    if not beyond:
+        return HeadMap(share)
+    falling = torch.rand(*share.shape, geometry.columns + 1, generator=random).sort(descending=True).values
+    return HeadMap(share, beyond=torch.where(share[..., None] < 0.5, 0.4, 1.0) * falling)

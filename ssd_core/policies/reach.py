@@ -3,7 +3,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from ..heads.headmap import HeadMap, default_map
 from ..models.base import Geometry, ImageModel
 from .base import Keep, RankingPolicy, View, check_budget, check_refresh, slots_of
 
+LOST = 0.01
 RECENT = 1e6  # above any attention score, below any pin
 
 
@@ -27,15 +28,17 @@ class Reach(RankingPolicy):
     with so few tokens between two rankings that a small cache still holds something old.
 
     budget: mean slots per head, a share of prompt + image such as 0.2 or a count of tokens such as 115.
-    lost: the share of a near head's attention, to the prompt included, that may go beyond its window.
+    lost: the share of a near head's attention, to the prompt included, that may go beyond its window; 0.01 unless
+        given. For maps that know how far heads look.
     refresh: tokens between two rankings, or 'row'.
     half_life: rows after which attention received counts half.
     head_map: how far each head looks; the model's own unless given. Of a map that only knows which heads are semantic,
         the others are near and hold a row and a token.
     """
 
+    contents: ClassVar[bool] = False
     budget: int | float = 0.2
-    lost: float = 0.1
+    lost: float | None = None
     refresh: int | Literal["row"] = 6
     half_life: float = 0.5
     head_map: HeadMap | None = None
@@ -43,7 +46,7 @@ class Reach(RankingPolicy):
     def __post_init__(self) -> None:
         check_budget(self.budget)
         check_refresh(self.refresh)
-        if not 0 <= self.lost < 1:
+        if self.lost is not None and not 0 <= self.lost < 1:
             raise UserError(f"lost is a share of attention, 0 or more and below 1, not {self.lost}.")
         if not self.half_life > 0:
             raise UserError(f"half_life is a number of rows above 0, not {self.half_life}.")
@@ -51,13 +54,18 @@ class Reach(RankingPolicy):
     def fit(self, model: ImageModel) -> Reach:
         head_map = self.head_map or default_map(model.name, model.geometry)
         head_map.check(model.geometry)
+        if self.lost is not None and head_map.beyond is None:
+            raise UserError(
+                "lost has no effect with a head map that only knows which heads are semantic; measure a map that knows "
+                "how far they look, or leave it out."
+            )
         return replace(self, head_map=head_map)
 
     def keeps(self, geometry: Geometry, prompt: int) -> Sequence[Sequence[Keep]]:
         if self.head_map is None:
             raise UserError("Reach needs to know how far each head looks; call fit(model) or give a head_map.")
         mean, whole = slots_of(self.budget, geometry, prompt, prompt), geometry.cached_tokens(prompt)
-        reach = self.head_map.reach(self.lost, geometry)
+        reach = self.head_map.reach(LOST if self.lost is None else self.lost, geometry)
         windows = prompt + reach[reach > 0]
         near, far = len(windows), reach.numel() - len(windows)
         # windows are cut as far as far heads would else have less than the mean
