@@ -37,7 +37,7 @@ class HeadKV(RankingPolicy):
     mass: the share of a head's image attention that must lie within the window of a local head.
     local: newest tokens that local heads keep, and global ones never drop; two rows unless given, and never more than
         the budget leaves beside the prompt.
-    refresh: tokens between two rankings, or 'row' (the paper's row buffer; here it takes no memory beyond the budget).
+    refresh: tokens between two rankings, or 'row'; it takes no memory beyond the budget.
     split: the share of the history that counts as its older part.
     """
 
