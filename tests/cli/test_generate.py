@@ -23,9 +23,9 @@ METHOD = {
     "window": ("--method", "window", "--budget", 8),
     "streaming": ("--method", "streaming", "--budget", 8),
     "ssd": ("--method", "ssd", "--budget", 16, *MAP),
-    "h2o": ("--method", "h2o", "--budget", 14),
+    "h2o": ("--method", "h2o", "--budget", 14, "--recent", 2),
     "snapkv": ("--method", "snapkv", "--budget", 15),
-    "line-ar": ("--method", "line-ar", "--budget", 17),
+    "line-ar": ("--method", "line-ar", "--budget", 17, "--anchors", 2, "--recent", 1),
     "adsa": ("--method", "adsa", "--budget", 16),
 }
 # every option, where it is taken: each changes what is drawn
