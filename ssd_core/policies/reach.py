@@ -30,7 +30,7 @@ class Reach(RankingPolicy):
     budget: mean slots per head, a share of prompt + image such as 0.2 or a count of tokens such as 115.
     lost: the share of a near head's attention, to the prompt included, that may go beyond its window; 0.01 unless
         given. For maps that know how far heads look.
-    refresh: tokens between two rankings, or 'row'.
+    refresh: tokens between two rankings, or 'row'; it takes no memory beyond the budget.
     half_life: rows after which attention received counts half.
     head_map: how far each head looks; the model's own unless given. Of a map that only knows which heads are semantic,
         the others are near and hold a row and a token.

@@ -29,6 +29,7 @@ def terminal(model: TinyModel, tmp_path_factory: pytest.TempPathFactory, monkeyp
     folder = tmp_path_factory.mktemp("terminal")
     monkeypatch.chdir(folder)
     random_map(model.geometry).save("heads.safetensors")
+    random_map(model.geometry, beyond=True).save("reach.safetensors")
     terminal = Terminal(model, folder)
     monkeypatch.setattr("ssd_core.cli.options.load", terminal.load)
     return terminal

@@ -25,11 +25,11 @@ METHOD = {
     "streaming": ("--method", "streaming", "--budget", 8),
     "diagonal": ("--method", "diagonal", "--budget", 10),
     "ssd": ("--method", "ssd", "--budget", 16, *MAP),
-    "reach": ("--method", "reach", "--budget", 16, *MAP),
+    "reach": ("--method", "reach", "--budget", 16, "--head-map", "reach.safetensors"),
     "headkv": ("--method", "headkv", "--budget", 14, "--type-at", 11, "--local", 3),
-    "h2o": ("--method", "h2o", "--budget", 14),
+    "h2o": ("--method", "h2o", "--budget", 14, "--recent", 2),
     "snapkv": ("--method", "snapkv", "--budget", 15),
-    "line-ar": ("--method", "line-ar", "--budget", 17),
+    "line-ar": ("--method", "line-ar", "--budget", 17, "--anchors", 2, "--recent", 1),
     "adsa": ("--method", "adsa", "--budget", 16),
 }
 # every option, where it is taken: each changes what is drawn
@@ -62,7 +62,7 @@ OPTIONS: dict[str, list[tuple[object, ...]]] = {
         ("--budget", 17),
         ("--refresh", 1),
         ("--half-life", 0.1),
-        ("--lost", 0.5, "--head-map", "reach.safetensors"),
+        ("--lost", 0.5),
         ("--head-map", "other.safetensors"),
     ],
     "headkv": [

@@ -138,9 +138,7 @@ CASES: dict[str, dict[str, list[Case]]] = {
         "method.ssd.pin_prompt": [method("ssd", pin_prompt="no")],
         "method.ssd.literal": [method("ssd", literal=True)],
         "method.reach.budget": [method("reach", budget="9")],
-        "method.reach.lost": [
-            Case(compression("reach"), setting(method={"method": "reach", "lost": "0.1"}), "lost"),
-        ],
+        "method.reach.lost": [method("reach", lost="0.1")],
         "method.reach.refresh": [method("reach", refresh="2")],
         "method.reach.half_life": [method("reach", half_life=2.0)],
         "method.h2o.budget": [method("h2o", budget="9")],
