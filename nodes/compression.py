@@ -29,13 +29,14 @@ class Compression(io.ComfyNode):
                 io.DynamicCombo.Input(
                     "method",
                     options=options(),
-                    tooltip="ssd keeps a window in spatial heads and what is attended most in semantic ones; reach as "
-                    "many tokens as each head looks back and, in heads that look far, what was attended most of late; "
-                    "window the newest tokens; streaming the first and the newest; h2o the newest and what was attended most "
-                    "so far; snapkv a window and what its queries attend most; line-ar the first image tokens, recent "
-                    "rows and what the last row attends most; adsa recent rows and what differs most; headkv a window "
-                    "and, in heads that each picture finds to look far, the history; diagonal half of "
-                    "the picture, of which it attends a budget; full everything.",
+                    tooltip="ssd keeps a window in spatial heads and what is attended most in semantic ones; reach as"
+                    " many tokens as each head looks back and, in heads that look far, what was attended most"
+                    " of late; window the newest tokens; streaming the first and the newest; h2o the newest "
+                    "and what was attended most so far; snapkv a window and what its queries attend most; "
+                    "line-ar the first image tokens, recent rows and what the last row attends most; adsa "
+                    "recent rows and what differs most; headkv a window and, in heads that each picture finds"
+                    " to look far, the history; diagonal half of the picture, of which it attends a budget; "
+                    "full everything.",
                 ),
                 HeadMaps.Input(
                     "head_map",

@@ -8,7 +8,7 @@ import struct
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from ssd_core.policies import ADSA, H2O, SSD, LineAR, SnapKV
+from ssd_core.policies import ADSA, H2O, SSD, LineAR, Reach, SnapKV
 
 if TYPE_CHECKING:
     from tests.naive import NaiveHead
@@ -68,6 +68,11 @@ def ssd(policy: SSD, head: NaiveHead) -> list[int]:
     return lowest_first(head, received(head, half_life * head.columns), recent)
 
 
+def reach(policy: Reach, head: NaiveHead) -> list[int]:
+    half_life = 0.5 if policy.half_life is None else policy.half_life
+    return lowest_first(head, received(head, half_life * head.columns), (head.keep.slots - head.keep.pinned) // 2)
+
+
 def h2o(policy: H2O, head: NaiveHead) -> list[int]:
     recent = head.keep.slots // 2 if policy.recent is None else policy.recent
     return lowest_first(head, rounded(received(head)), recent)
@@ -101,6 +106,7 @@ def adsa(policy: ADSA, head: NaiveHead) -> list[int]:
 
 REFERENCES: dict[type, Callable[[Any, NaiveHead], list[int]]] = {
     SSD: ssd,
+    Reach: reach,
     H2O: h2o,
     SnapKV: snapkv,
     LineAR: line_ar,

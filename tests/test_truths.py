@@ -150,7 +150,7 @@ def test_never_more_slots_than_the_budget(
                 assert size <= geometry.cached_tokens(group.prompt)
                 if slots.keep.role == "spatial":
                     assert size <= max(allowed, slots.keep.pinned + geometry.columns + 1)
-                elif slots.keep.role != "semantic":
+                elif slots.keep.role not in ("semantic", "near", "far"):  # of these the mean is bounded, below
                     assert size <= allowed
                 assert slots.stored == group.prompt + seen
                 check_positions(slots)

@@ -13,7 +13,8 @@ from ..heads.headmap import HeadMap, default_map
 from ..models.base import Geometry, ImageModel
 from .base import Keep, RankingPolicy, View, check_budget, check_refresh, slots_of
 
-LOST = 0.01
+LOST = 0.02
+HALF_LIFE = 0.5  # rows
 RECENT = 1e6  # above any attention score, below any pin
 
 
@@ -28,10 +29,10 @@ class Reach(RankingPolicy):
     with so few tokens between two rankings that a small cache still holds something old.
 
     budget: mean slots per head, a share of prompt + image such as 0.2 or a count of tokens such as 115.
-    lost: the share of a near head's attention, to the prompt included, that may go beyond its window; 0.01 unless
+    lost: the share of a near head's attention, to the prompt included, that may go beyond its window; 0.02 unless
         given. For maps that know how far heads look.
     refresh: tokens between two rankings, or 'row'; it takes no memory beyond the budget.
-    half_life: rows after which attention received counts half.
+    half_life: rows after which attention received counts half; the method's own number unless given.
     head_map: how far each head looks; the model's own unless given. Of a map that only knows which heads are semantic,
         the others are near and hold a row and a token.
     """
@@ -40,7 +41,7 @@ class Reach(RankingPolicy):
     budget: int | float = 0.2
     lost: float | None = None
     refresh: int | Literal["row"] = 6
-    half_life: float = 0.5
+    half_life: float | None = None
     head_map: HeadMap | None = None
 
     def __post_init__(self) -> None:
@@ -48,7 +49,7 @@ class Reach(RankingPolicy):
         check_refresh(self.refresh)
         if self.lost is not None and not 0 <= self.lost < 1:
             raise UserError(f"lost is a share of attention, 0 or more and below 1, not {self.lost}.")
-        if not self.half_life > 0:
+        if self.half_life is not None and not self.half_life > 0:
             raise UserError(f"half_life is a number of rows above 0, not {self.half_life}.")
 
     def fit(self, model: ImageModel) -> Reach:
@@ -85,7 +86,7 @@ class Reach(RankingPolicy):
         ]
 
     def fade(self, geometry: Geometry) -> float:
-        return 0.5 ** (1 / (self.half_life * geometry.columns))
+        return 0.5 ** (1 / ((self.half_life or HALF_LIFE) * geometry.columns))
 
     def priority(self, view: View) -> Tensor:
         age = view.newest - view.position

@@ -19,13 +19,13 @@ class SSD(RankingPolicy):
 
     A head is semantic if more than `tau` of its image attention falls outside its neighbourhood (heads/). Spatial heads
     keep the last row and one token more; what they leave of the budget goes to the semantic heads, which keep the
-    tokens with the largest attention so far; half of their slots, a row and one token at least, are for the newest.
+    tokens with the largest attention so far, that of a row ago by half; half of their slots, a row and one token at least, are for the newest.
 
     budget: mean slots per head, a share of prompt + image such as 0.2 or a count of tokens such as 115.
     refresh: tokens between two rankings, or 'row'; it takes no memory beyond the budget.
     tau: where semantic begins.
     recent: newest tokens never dropped where tokens are ranked; the method's own number unless given.
-    half_life: rows after which attention received counts half; 1 unless given.
+    half_life: rows after which attention received counts half; the method's own number unless given.
     pin_prompt: whether the prompt is never dropped; on unless given.
     literal: as the paper has it, where nothing is pinned, scores never fade and no token is kept for being recent.
     head_map: which heads are semantic; the model's own unless given.

@@ -31,6 +31,22 @@ def test_a_saved_map_is_loaded_as_it_was(tmp_path: Path) -> None:
     loaded = HeadMap.load(tmp_path / "map.safetensors")
     assert torch.equal(loaded.share, head_map.share)
     assert loaded.about == head_map.about
+    assert loaded.beyond is None
+
+
+def test_how_far_heads_look_is_kept_with_the_map(tmp_path: Path) -> None:
+    head_map = random_map(tiny().geometry, beyond=True)
+    head_map.save(tmp_path / "map.safetensors")
+    loaded = HeadMap.load(tmp_path / "map.safetensors")
+    assert loaded.beyond is not None
+    assert head_map.beyond is not None
+    assert loaded.beyond.equal(head_map.beyond)
+
+
+def test_how_far_some_heads_look_is_no_map() -> None:
+    with pytest.raises(UserError, match="how far all of its heads look") as refusal:
+        HeadMap(torch.rand(2, 3), beyond=torch.rand(2, 2, 5))
+    check_sentence(refusal.value)
 
 
 @pytest.mark.parametrize(

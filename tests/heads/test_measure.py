@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ssd_core import UserError, generate
 from ssd_core.heads import measure, shares
-from ssd_core.heads.measure import ShareMeter, outside
-from ssd_core.heads.replay import Shown
+from ssd_core.heads.measure import ReachMeter, ShareMeter, outside
+from ssd_core.heads.replay import Shown, replay
 from ssd_core.models.base import Geometry, ImageModel
 from ssd_core.policies import SSD
 from tests.heads.whole import random_pictures, whole_attention
@@ -43,6 +43,27 @@ def test_shares_equal_a_plain_computation_with_whole_matrices(kv_heads: int, nei
     got = shares(model, ids, tokens, neighbourhood)
     torch.testing.assert_close(got, plain_shares(model, ids, tokens, neighbourhood or 6 + 2), rtol=1e-4, atol=1e-5)
     assert (got.std() > 0.02) or neighbourhood in (1, 28)  # the heads differ, so that mixed up heads would be seen
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2])
+def test_what_goes_beyond_a_window_equals_a_plain_computation(kv_heads: int) -> None:
+    model = tiny(layers=2, kv_heads=kv_heads, rows=5, columns=6)
+    ids, tokens = model.encode("a red dot"), random_pictures(model, 2)
+    meter, prompt = ReachMeter(model.geometry, "cpu"), len(ids)
+    replay(model, ids, tokens, [meter])
+    plain = torch.zeros(2, 4, 7)
+    for picture in tokens:
+        for place, matrix in enumerate(whole_attention(model, ids, picture).flatten(0, 1)):
+            for window in range(1, 8):
+                lost = [
+                    float(matrix[query, key])
+                    for query in range(prompt, len(matrix))
+                    for key in range(prompt, query + 1 - window)
+                ]
+                plain.view(8, 7)[place, window - 1] += sum(lost) / (len(matrix) - prompt) / len(tokens)
+    torch.testing.assert_close(meter.beyond(), plain, rtol=1e-4, atol=1e-5)
+    assert plain.std() > 0.02
+    assert (plain.diff(dim=-1) < 0).all()
 
 
 def test_shares_are_exact_where_the_prompt_takes_nearly_all_attention() -> None:
