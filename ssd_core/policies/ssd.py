@@ -19,7 +19,8 @@ class SSD(RankingPolicy):
 
     A head is semantic if more than `tau` of its image attention falls outside its neighbourhood (heads/). Spatial heads
     keep the last row and one token more; what they leave of the budget goes to the semantic heads, which keep the
-    tokens with the largest attention so far, that of a row ago by half; half of their slots, a row and one token at least, are for the newest.
+    tokens with the largest attention so far, that of a row ago by half; half of their slots, a row and one token at
+    least, are for the newest.
 
     budget: mean slots per head, a share of prompt + image such as 0.2 or a count of tokens such as 115.
     refresh: tokens between two rankings, or 'row'; it takes no memory beyond the budget.
