@@ -49,7 +49,7 @@ def test_what_is_kept_stays_and_decides_what_follows(policy: Policy) -> None:
 
 def test_everything_kept_is_the_start_and_nothing_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "feed", lambda *_: pytest.fail("fed"))
-    monkeypatch.setattr(loop, "step", lambda *_: pytest.fail("drew"))
+    monkeypatch.setattr(loop, "next_tokens", lambda *_: pytest.fail("drew"))
     result = generate(model_of(), ["ab"], start=other(), keep=torch.ones(12, dtype=torch.bool), **USUAL)
     assert result.tokens.equal(other())
     assert result.images.equal(model_of().decode_image(other()))
