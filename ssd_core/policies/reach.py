@@ -12,10 +12,10 @@ from ..errors import UserError
 from ..heads.headmap import HeadMap, default_map
 from ..models.base import Geometry, ImageModel
 from .base import Keep, RankingPolicy, View, check_budget, check_refresh, slots_of
+from .views import newest_above
 
 LOST = 0.02
 HALF_LIFE = 0.5  # rows
-RECENT = 1e6  # above any attention score, below any pin
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,7 @@ class Reach(RankingPolicy):
         return 0.5 ** (1 / ((self.half_life or HALF_LIFE) * geometry.columns))
 
     def priority(self, view: View) -> Tensor:
-        age = view.newest - view.position
-        recent = (view.position.shape[1] - view.pinned) // 2
-        return view.score.where(age >= recent, RECENT - age)
+        return newest_above(view, view.score, (view.position.shape[1] - view.pinned) // 2)
 
 
 def largest(most: int, fits: Callable[[int], bool]) -> int:
