@@ -131,10 +131,13 @@ def settings_of(model: ImageModel, given: argparse.Namespace) -> dict[str, Any]:
     weights = 0
     for file in Checkpoint(given.model).files:
         weights = zlib.crc32(file.read_bytes(), weights)
+    known = default_map(model.name, model.geometry)
     return {
         "model": model.name,
         "weights": weights,
-        "head_map": zlib.crc32(default_map(model.name, model.geometry).share.numpy().tobytes()),
+        "head_map": zlib.crc32(
+            b"".join(part.numpy().tobytes() for part in (known.share, known.beyond) if part is not None)
+        ),
         "device": model.device.type,
         "dtype": str(model.dtype).removeprefix("torch."),
         "guidance": given.guidance,

@@ -1,4 +1,5 @@
-"""The rows as a picture: ShapesEval against the bytes of the cache. Plain SVG, the same for the same rows."""
+"""The rows as a picture: ShapesEval, less the full cache's on the same prompts, against the bytes of the cache. While a
+run goes on, methods have not all drawn the same prompts. Plain SVG, the same for the same rows."""
 
 from __future__ import annotations
 
@@ -35,7 +36,7 @@ def plot(rows: Sequence[Row]) -> str:
     least = min(LEAST, *(row.cache or 1.0 for row in shown))
     for row in shown:
         if row is not full:
-            lines.setdefault(row.method, []).append(point(row.cache or 1.0, row.shapes_eval or 0.0, least))
+            lines.setdefault(row.method, []).append(point(row.cache or 1.0, row.difference or 0.0, least))
     ticks = {percent(row.budget): point(row.budget, 0.0, least)[0] for row in shown}
     parts = [*axes(full.shapes_eval or 0.0, ticks), *curves(lines), *names(lines)]
     return (
@@ -48,26 +49,27 @@ def plot(rows: Sequence[Row]) -> str:
 Point = tuple[float, float]
 
 
-def point(share: float, score: float, least: float) -> Point:
-    """Where a share of the cache stands, the whole on the left and halves equally far apart, and a score in 0..1."""
-    return LEFT + (RIGHT - LEFT) * math.log(share) / math.log(least), BOTTOM - (BOTTOM - TOP) * score
+def point(share: float, difference: float, least: float) -> Point:
+    """Where a share of the cache stands, the whole on the left and halves equally far apart, and a difference to the
+    full cache's score, from -1 up to 0 and a little more."""
+    return LEFT + (RIGHT - LEFT) * math.log(share) / math.log(least), TOP - (BOTTOM - TOP) * difference
 
 
 def axes(full: float, ticks: dict[str, float]) -> Iterator[str]:
     """The frame, and the full cache's score with the band below it."""
-    top, bottom = (point(1.0, score, LEAST)[1] for score in (full, full - NEAR))
+    top, bottom = (point(1.0, difference, LEAST)[1] for difference in (0.0, -NEAR))
     yield f'<rect x="{LEFT}" y="{top:.1f}" width="{RIGHT - LEFT}" height="{bottom - top:.1f}" fill="#ddd"/>'
     for fifth in range(6):
-        _, y = point(1.0, fifth / 5, LEAST)
-        yield f'<path d="M{LEFT} {y:.1f}H{RIGHT}" stroke="{"#222" if fifth == 0 else "#e8e8e8"}"/>'
-        yield text(LEFT - 8, y + 4, f"{fifth / 5:.1f}", "end", "faint")
+        _, y = point(1.0, -fifth / 5, LEAST)
+        yield f'<path d="M{LEFT} {y:.1f}H{RIGHT}" stroke="{"#222" if fifth == 5 else "#e8e8e8"}"/>'
+        yield text(LEFT - 8, y + 4, f"{-fifth / 5:.1f}" if fifth else "0", "end", "faint")
     yield f'<path d="M{LEFT} {top:.1f}H{RIGHT}" stroke="#222" stroke-dasharray="2 3"/>'
-    yield text(LEFT + 8, top - 7, f"full cache {full:.3f}, and 0.02 below it")
+    yield text(LEFT + 8, bottom + 16, f"as the full cache, {full:.3f}, or up to 0.02 less")
     for words, x in ticks.items():
         yield f'<path d="M{x:.1f} {BOTTOM}v5" stroke="#222"/>'
         yield text(x, BOTTOM + 20, words, "middle", "faint")
     yield text((LEFT + RIGHT) / 2, BOTTOM + 44, "bytes of keys and values, of the full cache", "middle")
-    yield text(LEFT - 44, TOP - 18, "ShapesEval")
+    yield text(LEFT - 44, TOP - 18, "ShapesEval, less the full cache's on the same prompts")
 
 
 def curves(lines: dict[str, list[Point]]) -> Iterator[str]:

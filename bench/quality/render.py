@@ -86,8 +86,8 @@ def markdown(rows: Sequence[Row]) -> str:
     short = [[name, *(brief(of.get((name, budget)), full) for budget in budgets)] for name in methods]
     whole = [[show(row) for show in COLUMNS.values()] for row in rows]
     parts = [
-        f"ShapesEval with the full cache is {full.shapes_eval:.3f} on {full.prompts} prompts. With each method, and in "
-        "brackets 95 % of the difference to that:",
+        f"ShapesEval with the full cache is {full.shapes_eval:.3f} on {full.prompts} prompts. What each method "
+        "adds to that or takes from it, on the same prompts, with 95 % in brackets:",
         table(["method", *map(percent, budgets)], short),
         "![ShapesEval of each method by the bytes of its cache](docs/quality.svg)",
         f"<details><summary>Everything that was measured; KL to SSIM on {full.forced} prompts</summary>",
@@ -105,7 +105,7 @@ def brief(row: Row | None, full: Row) -> str:
     if row.refused:
         return "refused" if not row.prompts else f"refused for {row.refused} of {row.prompts + row.refused}"
     fewer = "" if row.prompts == full.prompts else f"; {row.prompts} prompts"
-    return f"{row.shapes_eval:.3f} ({spread(row)}{fewer})"
+    return f"{row.difference:+.3f} ({spread(row)}{fewer})"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

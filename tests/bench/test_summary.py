@@ -92,7 +92,7 @@ def test_the_tables_show_what_was_measured() -> None:
     short = text.splitlines()[4:6]
     assert text.splitlines()[2:4] == ["| method | 50 % | 20 % |", "| --- | --- | --- |"]
     assert re.fullmatch(
-        r"\| window \| 1.000 \(\S+ to \S+; 4 prompts\) \| 0.417 \(-0.\d{3} to [-+]\d.\d{3}\) \|", short[0]
+        r"\| window \| \+0.333 \(\S+ to \S+; 4 prompts\) \| -0.333 \(-0.\d{3} to [-+]\d.\d{3}\) \|", short[0]
     )
     assert short[1] == "| ssd |  | refused for 4 of 8 |"
     assert "| window | 20 % | 8 | 0.417 | -0.333 |" in text
