@@ -18,20 +18,18 @@ import sys
 import time
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import ssd_core
-from ssd_core.errors import OutOfMemoryError, UserError
+from ssd_core.errors import UserError
 from ssd_core.evaluate.see import require_scipy
 from ssd_core.heads.headmap import default_map
 from ssd_core.models.base import ImageModel
 from ssd_core.models.checkpoint.files import Checkpoint
-from ssd_core.sampling import Sampling
 
 from .batches import Batch, batches
-from .cells import Cells
+from .jobs import Job, cells_of, load, measure, measure_beside
 from .ledger import Ledger, key_of
 from .plot import plot
 from .render import print_table, put_into
@@ -78,6 +76,9 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--prompts", type=count, default=600)
     parser.add_argument("--forced", type=int, default=64, help="prompts of which distributions are compared, too")
     parser.add_argument("--batch", type=count, default=16, help="prompts drawn at once")
+    parser.add_argument(
+        "--workers", type=count, default=1, help="processes that measure side by side and share the cores"
+    )
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop then; 0 only shows what is there")
     parser.add_argument("--guidance", type=float, default=2.0, help="2 is the best for the embedded model")
     parser.add_argument("--model", default="janus-shapes", help="one with the embedded model's picture codes")
@@ -104,23 +105,24 @@ def draw(given: argparse.Namespace) -> Ledger:
     """Measure the cells that are asked for and missing, as long as there is time."""
     require_scipy()
     until = time.monotonic() + 60 * given.minutes
-    model = ssd_core.load(given.model, device=given.device, dtype=given.dtype)
-    sampling = Sampling(given.guidance)
+    model = load(given)
     settings = settings_of(model, given)
     ledger = Ledger(given.out.with_suffix(".jsonl"), settings)
     some = batches(model, given.prompts, given.batch)
     drop_superseded(ledger, list(ways(given.methods, given.budgets)), some)
-    cells = Cells(model, sampling, given.out.with_suffix(".tokens"), settings)
-    missing = [cell for cell in every_cell(given, some) if key_of(about(*cell)) not in ledger.done]
+    jobs = list(every_job(given, some, ledger))
+    missing = sum(len(job.cells) for job in jobs)
+    if given.workers == 1:
+        records = measure(jobs, cells_of(model, given, settings))
+    else:
+        records = measure_beside(jobs, given.workers, given, settings)
     try:
-        for number, (cell, way, batch) in enumerate(missing, 1):
-            if time.monotonic() > until:
+        for number, record in enumerate(records, 1):
+            ledger.add(record)
+            print(f"{number} of {missing}: {record['method']} at {record['budget']:g} {record['cell']}", flush=True)
+            if time.monotonic() > until and number < missing:
                 print(f"The {given.minutes:g} minutes are over; started again, it goes on.")
                 break
-            begun = time.monotonic()
-            ledger.add(about(cell, way, batch) | measured(cells, cell, way, batch))
-            took = time.monotonic() - begun
-            print(f"{number} of {len(missing)}: {way} {cell}, prompts from {batch.seed}, {took:.1f} s", flush=True)
     except KeyboardInterrupt:
         print("Stopped; started again, it goes on.")
     return ledger
@@ -158,37 +160,14 @@ def drop_superseded(ledger: Ledger, chosen: Sequence[Way], some: Sequence[Batch]
         print(f"{dropped} cells are of policies or prompts that have changed, and are measured again.")
 
 
-def every_cell(given: argparse.Namespace, some: Sequence[Batch]) -> Iterator[tuple[str, Way, Batch]]:
-    """What is to be measured, in order."""
+def every_job(given: argparse.Namespace, some: Sequence[Batch], ledger: Ledger) -> Iterator[Job]:
+    """What is missing of what was asked for, in order."""
     for batch in some:
         for way in ways(given.methods, given.budgets):
-            yield "drawn", way, batch
-            if batch.seed < given.forced:
-                yield "forced", way, batch
-
-
-def about(cell: str, way: Way, batch: Batch) -> dict[str, Any]:
-    """What is known of a cell before it is measured."""
-    return {
-        "cell": cell,
-        "method": way.method,
-        "budget": way.budget,
-        "policy": way.about,
-        "seed": batch.seed,
-        "captions": batch.captions,
-    }
-
-
-def measured(cells: Cells, cell: str, way: Way, batch: Batch) -> dict[str, Any]:
-    """What is measured of a cell, or why the method refuses it."""
-    try:
-        return cells.measure(cell, way, batch)
-    except OutOfMemoryError:
-        raise
-    except UserError as error:
-        if way.full:
-            raise
-        return {"refused": str(error), "prompts": len(batch.scenes)}
+            job = Job(way, batch, ("drawn", "forced") if batch.seed < given.forced else ("drawn",))
+            missing = [cell for cell in job.cells if key_of(job.about(cell)) not in ledger.done]
+            if missing:
+                yield replace(job, cells=missing)
 
 
 if __name__ == "__main__":

@@ -50,10 +50,10 @@ class Reference:
         """What each token was drawn from, float32 [n, codebook]."""
         return list(self.forced(Full()))
 
-    def forced(self, policy: Policy) -> Iterable[Tensor]:
+    def forced(self, policy: Policy, kv_dtype: str = "auto") -> Iterable[Tensor]:
         """The same with another cache that is fed the same tokens."""
         rows = prompt_rows(self.model, self.batch.prompts, 1, None, self.sampling)
-        return map(self.sampling.guide, forced_logits(self.model, policy, rows, self.tokens))
+        return map(self.sampling.guide, forced_logits(self.model, policy, rows, self.tokens, kv_dtype))
 
 
 class Cells:
@@ -79,7 +79,7 @@ class Cells:
             "right": [int(verdict.right) for verdict in verdicts],
             "agreement": short(agreement(result.tokens, self.reference(batch).tokens).tolist()),
             "kv_bytes": result.memory.kv_bytes,
-            "kv_bytes_full": result.memory.kv_bytes_full,
+            "kv_bytes_full": result.memory.kv_bytes_full * self.full_itemsize(way) // self.model.dtype.itemsize,
             "bookkeeping_bytes": result.memory.bookkeeping_bytes,
             "peak_bytes": result.memory.peak_bytes,
             "seconds": round(result.timing.prefill + result.timing.decode, 3),
@@ -92,15 +92,23 @@ class Cells:
         plain = prompt_rows(self.model, batch.prompts, 1, None, Sampling(1.0))
         pairs = list(zip(full.pictures.numpy(), self.draw(way, batch).images.numpy(), strict=True))
         return {
-            "kl": short(divergence(full.logits, full.forced(policy)).tolist()),
-            "cross_entropy": short(surprise(forced_logits(self.model, policy, plain, scenes), scenes).tolist()),
+            "kl": short(divergence(full.logits, full.forced(policy, way.kv_dtype)).tolist()),
+            "cross_entropy": short(
+                surprise(forced_logits(self.model, policy, plain, scenes, way.kv_dtype), scenes).tolist()
+            ),
             "squared_error": short(mean_squared_error(one, other) for one, other in pairs),
             "ssim": short(structural_similarity(one, other, channel_axis=2, data_range=1) for one, other in pairs),
         }
 
+    def full_itemsize(self, way: Way) -> int:
+        """Bytes a number of the full cache that a way is measured against: those of a model in 16 bits for what is kept
+        in fewer, because nobody who counts bytes computes in 32."""
+        return self.model.dtype.itemsize if way.kv_dtype == "auto" else min(2, self.model.dtype.itemsize)
+
     def _draw(self, way: Way, batch: Batch) -> Result:
+        guidance, kv_dtype = self.sampling.guidance, way.kv_dtype
         result = ssd_core.generate(
-            self.model, batch.prompts, way.policy(), seed=batch.seed, guidance=self.sampling.guidance
+            self.model, batch.prompts, way.policy(), seed=batch.seed, guidance=guidance, kv_dtype=kv_dtype
         )
         if way.full:
             self.folder.mkdir(parents=True, exist_ok=True)

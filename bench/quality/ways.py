@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ssd_core.errors import UserError
 from ssd_core.policies import METHODS, Full, Policy
 
 BUDGETS = (0.5, 0.2, 0.125, 0.08, 0.05)
-# methods of METHODS with other options than their own, called as on the command line
-VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "ssd --refresh 1": ("ssd", {"refresh": 1}),
-    "ssd --literal": ("ssd", {"literal": True}),
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A method of METHODS with other options than its own, or with keys and values kept in another precision."""
+
+    method: str
+    options: dict[str, Any] = field(default_factory=dict)
+    kv_dtype: str = "auto"
+
+
+# called as on the command line
+VARIANTS = {
+    "ssd --refresh 1": Variant("ssd", {"refresh": 1}),
+    "ssd --literal": Variant("ssd", {"literal": True}),
+    "ssd --kv-dtype int8": Variant("ssd", kv_dtype="int8"),
+    "reach --kv-dtype int8": Variant("reach", kv_dtype="int8"),
 }
 NAMES = (*METHODS, *VARIANTS)
 
@@ -27,9 +40,14 @@ class Way:
 
     def policy(self) -> Policy:
         """Raises UserError where the method refuses the budget."""
-        name, options = VARIANTS.get(self.method, (self.method, {}))
-        cls: Any = METHODS[name]
-        return cls(**({"budget": self.budget} if has_budget(self.method) else {}), **options)
+        variant = variant_of(self.method)
+        cls: Any = METHODS[variant.method]
+        return cls(**({"budget": self.budget} if has_budget(self.method) else {}), **variant.options)
+
+    @property
+    def kv_dtype(self) -> str:
+        """What keys and values are kept in, as `generate` takes it."""
+        return variant_of(self.method).kv_dtype
 
     @property
     def about(self) -> str:
@@ -51,9 +69,14 @@ class Way:
 FULL = Way(next(name for name, cls in METHODS.items() if cls is Full), 1.0)
 
 
+def variant_of(name: str) -> Variant:
+    """What one of NAMES stands for."""
+    return VARIANTS.get(name) or Variant(name)
+
+
 def has_budget(method: str) -> bool:
     """Whether a method takes a budget."""
-    cls: Any = METHODS[VARIANTS.get(method, (method,))[0]]
+    cls: Any = METHODS[variant_of(method).method]
     return "budget" in {field.name for field in fields(cls)}
 
 

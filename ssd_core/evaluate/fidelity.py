@@ -21,16 +21,19 @@ def agreement(tokens: Tensor, reference: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def forced_logits(model: ImageModel, policy: Policy, rows: Sequence[Sequence[int]], tokens: Tensor) -> Iterator[Tensor]:
+def forced_logits(
+    model: ImageModel, policy: Policy, rows: Sequence[Sequence[int]], tokens: Tensor, kv_dtype: str = "auto"
+) -> Iterator[Tensor]:
     """Teacher forcing: for each image token in turn its logits, float32 [rows, codebook], after the given ones.
 
     rows: the prompt ids of each row, as `prompt_rows` orders them.
     tokens: of the n pictures that the rows are to draw, int64 [n, grid tokens].
+    kv_dtype: what keys and values are kept in, as `generate` takes it.
 
     Raises UserError where the policy cannot work on this model.
     """
     tokens = tokens.to(model.device)
-    cache = prefill(model, policy.fit(model), rows)
+    cache = prefill(model, policy.fit(model), rows, kv_dtype=kv_dtype)
     try:
         embed_image = image_embedder(model)
         positions = torch.tensor([[len(ids) - 1] for ids in rows], device=model.device)

@@ -108,7 +108,7 @@ def test_a_changed_policy_is_measured_again(
 ) -> None:
     chosen = ("--methods", "ssd --refresh 1", "window", "--budgets", 0.95, "--prompts", 4, "--forced", 0)
     before = bench.run(*chosen)
-    monkeypatch.setitem(ways.VARIANTS, "ssd --refresh 1", ("ssd", {"refresh": 2}))
+    monkeypatch.setitem(ways.VARIANTS, "ssd --refresh 1", ways.Variant("ssd", {"refresh": 2}))
     after = bench.run(*chosen)
     assert {method for _, method, *_ in bench.measured} == {"ssd --refresh 1"}
     assert len(after) == len(before)
