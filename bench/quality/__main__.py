@@ -34,11 +34,12 @@ from .ledger import Ledger, key_of
 from .plot import plot
 from .render import print_table, put_into
 from .summary import Row, summary
-from .ways import BUDGETS, NAMES, Way, ways
+from .ways import BUDGETS, NAMES, Way, variant_of, ways
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "bench" / "results" / "quality"
 README = ROOT / "README.md"
+METHOD_HELP = f"a method, in quotes with its options if it has any; unless given: {', '.join(NAMES)}"
 PLOT = ROOT / "docs" / "quality.svg"
 
 
@@ -71,7 +72,7 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         "python -m bench.quality", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--methods", nargs="+", choices=NAMES, default=NAMES, metavar="METHOD", help=", ".join(NAMES))
+    parser.add_argument("--methods", nargs="+", type=method, default=NAMES, metavar="METHOD", help=METHOD_HELP)
     parser.add_argument("--budgets", nargs="+", type=share, default=BUDGETS, metavar="SHARE")
     parser.add_argument("--prompts", type=count, default=600)
     parser.add_argument("--forced", type=int, default=64, help="prompts of which distributions are compared, too")
@@ -87,6 +88,14 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=RESULTS, help="results go to OUT.jsonl and OUT.json")
     parser.add_argument("--readme", action="store_true", help="put the table and the plot into the README")
     return parser.parse_args(arguments)
+
+
+def method(text: str) -> str:
+    try:
+        variant_of(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def share(text: str) -> float:

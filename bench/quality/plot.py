@@ -7,9 +7,11 @@ import math
 from collections.abc import Iterator, Sequence
 from html import escape
 
+from ssd_core.policies import METHODS
+
 from .render import percent
 from .summary import Row
-from .ways import FULL, VARIANTS
+from .ways import FULL
 
 WIDTH, HEIGHT = 860, 500
 LEFT, RIGHT, TOP, BOTTOM = 60, 640, 40, 440  # where the axes stand, in pixels
@@ -76,7 +78,7 @@ def curves(lines: dict[str, list[Point]]) -> Iterator[str]:
     """A line through the points of each method, dashed for a variant, and a marker at each point."""
     for number, (method, points) in enumerate(lines.items()):
         path = "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
-        dashes = ' stroke-dasharray="6 4"' if method in VARIANTS else ""
+        dashes = ' stroke-dasharray="6 4"' if method not in METHODS else ""
         yield f'<path d="M{path}" class="line" stroke="{colour(number)}"{dashes}/>'
         yield from (marker(number, *at) for at in points)
 

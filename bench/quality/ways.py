@@ -2,33 +2,55 @@
 
 from __future__ import annotations
 
+import argparse
+import shlex
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields, replace
+from functools import cache
 from typing import Any
 
+from ssd_core.cache.storage import KV_DTYPES
+from ssd_core.cli.fields import flag, parameters
 from ssd_core.errors import UserError
 from ssd_core.policies import METHODS, Full, Policy
 
 BUDGETS = (0.5, 0.2, 0.125, 0.08, 0.05)
+# a method of METHODS, alone or with options as the command line takes them
+NAMES = (*METHODS, "ssd --refresh 1", "ssd --literal", "ssd --kv-dtype int8", "reach --kv-dtype int8")
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A method of METHODS with other options than its own, or with keys and values kept in another precision."""
+    """What one of NAMES, or a name like them, stands for."""
 
     method: str
-    options: dict[str, Any] = field(default_factory=dict)
-    kv_dtype: str = "auto"
+    options: dict[str, Any]
+    kv_dtype: str
 
 
-# called as on the command line
-VARIANTS = {
-    "ssd --refresh 1": Variant("ssd", {"refresh": 1}),
-    "ssd --literal": Variant("ssd", {"literal": True}),
-    "ssd --kv-dtype int8": Variant("ssd", kv_dtype="int8"),
-    "reach --kv-dtype int8": Variant("reach", kv_dtype="int8"),
-}
-NAMES = (*METHODS, *VARIANTS)
+@cache
+def variant_of(name: str) -> Variant:
+    """Read a name; raises UserError for one that begins with no method, or whose options the method does not take."""
+    method, *words = shlex.split(name)
+    if method not in METHODS:
+        raise UserError(f"There is no method {method!r}; choose from {', '.join(METHODS)}.")
+    known = parameters({method: METHODS[method]})
+    parser = argparse.ArgumentParser(method, allow_abbrev=False, exit_on_error=False)
+    for parameter in known.values():
+        if parameter.kinds == (bool,):
+            parser.add_argument(flag(parameter.name), action=argparse.BooleanOptionalAction)
+        elif parameter.name != "budget":  # that of --budgets
+            parser.add_argument(flag(parameter.name))
+    parser.add_argument("--kv-dtype", choices=KV_DTYPES, default="auto")
+    try:
+        given, unknown = parser.parse_known_args(words)
+    except argparse.ArgumentError as error:
+        raise UserError(f"{name!r} cannot be read: {error}.") from None
+    if unknown:
+        raise UserError(f"{method} takes no {' '.join(unknown)} here; leave it out.")
+    options = {option: value for option, value in vars(given).items() if value is not None}
+    kv_dtype = options.pop("kv_dtype")
+    return Variant(method, {option: known[option].read(value) for option, value in options.items()}, kv_dtype)
 
 
 @dataclass(frozen=True)
@@ -53,9 +75,11 @@ class Way:
     def about(self) -> str:
         """The policy in words, which change when it does."""
         try:
-            return repr(self.policy())
+            policy: Any = self.policy()
         except UserError as error:
             return str(error)
+        head_map = getattr(policy, "head_map", None)
+        return repr(policy) if head_map is None else f"{replace(policy, head_map=None)} with {head_map.about}"
 
     @property
     def full(self) -> bool:
@@ -67,11 +91,6 @@ class Way:
 
 
 FULL = Way(next(name for name, cls in METHODS.items() if cls is Full), 1.0)
-
-
-def variant_of(name: str) -> Variant:
-    """What one of NAMES stands for."""
-    return VARIANTS.get(name) or Variant(name)
 
 
 def has_budget(method: str) -> bool:

@@ -14,16 +14,19 @@ from bench.quality import __main__ as command
 from bench.quality import ways
 from bench.quality.batches import Batch, batches
 from bench.quality.cells import Cells
+from bench.quality.jobs import Job, cells_of, load, measure, measure_beside
 from bench.quality.ledger import Ledger
 from bench.quality.render import BEGIN, END
-from bench.quality.ways import FULL, NAMES, Way
+from bench.quality.ways import FULL, NAMES, Variant, Way, variant_of
 from ssd_core.errors import OutOfMemoryError
 from ssd_core.evaluate.fidelity import forced_logits, surprise
-from ssd_core.evaluate.shapes import held_out_prompts
+from ssd_core.evaluate.shapes import held_out_prompts, held_out_scenes
+from ssd_core.heads import HeadMap
 from ssd_core.models.base import ImageModel
-from ssd_core.policies import METHODS, Full
+from ssd_core.policies import METHODS, SSD, Full
 from ssd_core.sampling import Sampling
 from tests.bench.conftest import PROMPTS, Bench
+from tests.models.small import SIZES, save_transformers
 
 TWO = ("--methods", "window", "streaming", "--budgets", 0.95, "--forced", 0)  # prompts are longer than pictures here
 
@@ -35,6 +38,48 @@ def test_every_method_is_measured_at_each_budget_and_the_full_cache_once() -> No
     assert set(METHODS) < set(NAMES)
     assert "literal=True" in Way("ssd --literal", 0.2).about
     assert "budget=0.125" in Way("ssd", 0.125).about
+
+
+def test_a_name_is_a_method_with_options_as_on_the_command_line(tmp_path: Path) -> None:
+    assert variant_of("ssd --refresh 48 --no-pin-prompt --kv-dtype int8") == Variant(
+        "ssd", {"refresh": 48, "pin_prompt": False}, "int8"
+    )
+    assert Way("ssd --half-life 2", 0.2).policy() == SSD(0.2, half_life=2.0)
+    assert Way("ssd --literal --recent 4", 0.2).about.startswith("literal sets recent")
+    head_map = HeadMap(torch.zeros(4, 4), {"source": "nowhere"})
+    head_map.save(tmp_path / "map.safetensors")
+    assert "nowhere" in Way(f"ssd --head-map {tmp_path}/map.safetensors", 0.2).about
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("sdd", "There is no method 'sdd'"),
+        ("window --tau 0.2", "window takes no --tau 0.2"),
+        ("ssd --budget 0.2", "ssd takes no --budget 0.2"),
+        ("ssd --kv-dtype int3", "'ssd --kv-dtype int3' cannot be read"),
+        ("ssd --refresh often", "--refresh"),
+        ("ssd --tau", "cannot be read"),
+    ],
+)
+def test_a_name_that_cannot_be_read_is_told(name: str, sentence: str, bench: Bench, capsys: Any) -> None:
+    with pytest.raises(SystemExit):
+        bench.run("--methods", name)
+    assert sentence in " ".join(capsys.readouterr().err.split())
+
+
+def test_processes_side_by_side_measure_the_same(tmp_path: Path) -> None:
+    folder = save_transformers(tmp_path / "janus", SIZES["plain"])
+    given = command.options(["--model", str(folder), "--out", str(tmp_path / "results"), "--guidance", "1"])
+    model = load(given)
+    scenes = held_out_scenes(2)
+    some = [Batch(0, (scenes[0],)), Batch(1, (scenes[1],))]
+    jobs = [Job(way, batch, ("drawn",)) for batch in some for way in (FULL, Way("streaming", 0.99))]
+    ours = list(measure(jobs, cells_of(model, given, {})))
+    theirs = list(measure_beside(jobs, 2, given, {}))
+    timeless = [{name: value for name, value in one.items() if name != "seconds"} for one in ours + theirs]
+    assert timeless[:4] == timeless[4:]
+    assert [record["seed"] for record in theirs] == [0, 0, 1, 1]
 
 
 def test_the_first_batches_are_the_same_however_many_prompts_are_asked_for(model: ImageModel) -> None:
@@ -108,7 +153,9 @@ def test_a_changed_policy_is_measured_again(
 ) -> None:
     chosen = ("--methods", "ssd --refresh 1", "window", "--budgets", 0.95, "--prompts", 4, "--forced", 0)
     before = bench.run(*chosen)
-    monkeypatch.setitem(ways.VARIANTS, "ssd --refresh 1", ways.Variant("ssd", {"refresh": 2}))
+    read = ways.variant_of
+    changed = Variant("ssd", {"refresh": 2}, "auto")
+    monkeypatch.setattr(ways, "variant_of", lambda name: changed if name == "ssd --refresh 1" else read(name))
     after = bench.run(*chosen)
     assert {method for _, method, *_ in bench.measured} == {"ssd --refresh 1"}
     assert len(after) == len(before)
