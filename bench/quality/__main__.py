@@ -22,6 +22,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from bench.readme import put_between
 from ssd_core.errors import UserError
 from ssd_core.evaluate.see import require_scipy
 from ssd_core.heads.headmap import default_map
@@ -32,7 +33,7 @@ from .batches import Batch, batches
 from .jobs import Job, cells_of, load, measure, measure_beside
 from .ledger import Ledger, key_of
 from .plot import plot
-from .render import print_table, put_into
+from .render import markdown, print_table
 from .summary import Row, summary
 from .ways import BUDGETS, NAMES, Way, variant_of, ways
 
@@ -60,7 +61,7 @@ def show(ledger: Ledger, given: argparse.Namespace) -> None:
     print_table(rows)
     given.out.with_suffix(".json").write_text(as_json(ledger, rows), encoding="utf-8")
     if given.readme:
-        put_into(README, rows)
+        put_between(README, "quality", markdown(rows))
         PLOT.write_text(plot(rows), encoding="utf-8")
 
 
@@ -75,7 +76,7 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--methods", nargs="+", type=method, default=NAMES, metavar="METHOD", help=METHOD_HELP)
     parser.add_argument("--budgets", nargs="+", type=share, default=BUDGETS, metavar="SHARE")
     parser.add_argument("--prompts", type=count, default=600)
-    parser.add_argument("--forced", type=int, default=64, help="prompts of which distributions are compared, too")
+    parser.add_argument("--forced", type=int, default=32, help="prompts of which distributions are compared, too")
     parser.add_argument("--batch", type=count, default=16, help="prompts drawn at once")
     parser.add_argument(
         "--workers", type=count, default=1, help="processes that measure side by side and share the cores"

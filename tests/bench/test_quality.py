@@ -16,7 +16,6 @@ from bench.quality.batches import Batch, batches
 from bench.quality.cells import Cells
 from bench.quality.jobs import Job, cells_of, load, measure, measure_beside
 from bench.quality.ledger import Ledger
-from bench.quality.render import BEGIN, END
 from bench.quality.ways import FULL, NAMES, Variant, Way, variant_of
 from ssd_core.errors import OutOfMemoryError
 from ssd_core.evaluate.fidelity import forced_logits, surprise
@@ -202,7 +201,7 @@ def test_what_a_method_refuses_is_recorded_and_shown(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{BEGIN}\nstale words\n{END}\nafter\n")
+    readme.write_text("before\n<!-- quality -->\nstale words\n<!-- /quality -->\nafter\n")
     monkeypatch.setattr(command, "README", readme)
     monkeypatch.setattr(command, "PLOT", tmp_path / "plot.svg")
     found = bench.run("--methods", "window", "--budgets", 0.95, 0.05, "--prompts", 4, "--forced", 4, "--readme")
@@ -213,8 +212,8 @@ def test_what_a_method_refuses_is_recorded_and_shown(
     assert count == sum(len(record["right"]) for record in found if record["method"] == "full" and "right" in record)
     assert f"window at 5 %, {count} of {count} prompts: {sentence}" in capsys.readouterr().out
     text = readme.read_text()
-    assert text.startswith(f"before\n{BEGIN}\n")
-    assert text.endswith(f"{END}\nafter\n")
+    assert text.startswith("before\n<!-- quality -->\n")
+    assert text.endswith("<!-- /quality -->\nafter\n")
     assert "stale words" not in text
     header = text.splitlines().index("| method | 95 % | 5 % |")
     row = text.splitlines()[header + 2]
