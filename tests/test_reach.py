@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -38,6 +40,15 @@ def test_near_heads_hold_what_they_look_back_and_far_heads_the_rest() -> None:
     # of 60 slots near heads take 4 + 3 and 4 + 7, the far ones half of the rest each
     assert sizes(policy, WIDE, 4) == [[7, 21], [11, 21]]
     assert policy.keeps(WIDE, 4)[0] == [Keep(7, 4, role="near"), Keep(21, 4, ranked=True, role="far")]
+
+
+def test_where_far_heads_have_four_rows_hardly_anything_is_lost() -> None:
+    beyond = map_of([[3, 0], [7, 2]], 6).beyond
+    assert beyond is not None
+    beyond[1, 1, 1:] = 0.01  # near for a small budget, far for one that leaves far heads 4 rows of 6 tokens
+    policy = Reach(20, head_map=HeadMap(torch.zeros(2, 2), beyond=beyond))
+    assert sizes(policy, WIDE, 4) == [[11, 29], [11, 29]]
+    assert sizes(replace(policy, budget=19), WIDE, 4) == [[14, 33], [14, 14]]
 
 
 def test_windows_are_cut_before_far_heads_have_less_than_the_mean() -> None:

@@ -28,6 +28,7 @@ from ssd_core.evaluate.see import require_scipy
 from ssd_core.heads.headmap import default_map
 from ssd_core.models.base import ImageModel
 from ssd_core.models.checkpoint.files import Checkpoint
+from ssd_core.policies import METHODS
 
 from .batches import Batch, batches
 from .jobs import Job, cells_of, load, measure, measure_beside
@@ -35,12 +36,12 @@ from .ledger import Ledger, key_of
 from .plot import plot
 from .render import markdown, print_table
 from .summary import Row, summary
-from .ways import BUDGETS, NAMES, Way, variant_of, ways
+from .ways import BUDGETS, Way, variant_of, ways
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "bench" / "results" / "quality"
 README = ROOT / "README.md"
-METHOD_HELP = f"a method, in quotes with its options if it has any; unless given: {', '.join(NAMES)}"
+METHOD_HELP = f"a method, in quotes with its options if it has any; {', '.join(METHODS)} unless given"
 PLOT = ROOT / "docs" / "quality.svg"
 
 
@@ -73,7 +74,7 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         "python -m bench.quality", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--methods", nargs="+", type=method, default=NAMES, metavar="METHOD", help=METHOD_HELP)
+    parser.add_argument("--methods", nargs="+", type=method, default=list(METHODS), metavar="METHOD", help=METHOD_HELP)
     parser.add_argument("--budgets", nargs="+", type=share, default=BUDGETS, metavar="SHARE")
     parser.add_argument("--prompts", type=count, default=600)
     parser.add_argument("--forced", type=int, default=32, help="prompts of which distributions are compared, too")
