@@ -34,7 +34,7 @@ from .batches import Batch, batches
 from .jobs import Job, cells_of, load, measure, measure_beside
 from .ledger import Ledger, key_of
 from .plot import plot
-from .render import markdown, print_table
+from .render import everything, markdown, print_table
 from .summary import Row, summary
 from .ways import BUDGETS, Way, variant_of, ways
 
@@ -61,6 +61,8 @@ def show(ledger: Ledger, given: argparse.Namespace) -> None:
     rows = summary(ledger.records)
     print_table(rows)
     given.out.with_suffix(".json").write_text(as_json(ledger, rows), encoding="utf-8")
+    if given.table:
+        put_between(given.table, "quality", everything(rows))
     if given.readme:
         put_between(README, "quality", markdown(rows))
         PLOT.write_text(plot(rows), encoding="utf-8")
@@ -88,7 +90,8 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--out", type=Path, default=RESULTS, help="results go to OUT.jsonl and OUT.json")
-    parser.add_argument("--readme", action="store_true", help="put the table and the plot into the README")
+    parser.add_argument("--readme", action="store_true", help="put the tables and the plot into the README")
+    parser.add_argument("--table", type=Path, metavar="FILE.md", help="put all that was measured into this document")
     return parser.parse_args(arguments)
 
 

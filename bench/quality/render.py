@@ -81,18 +81,22 @@ def markdown(rows: Sequence[Row]) -> str:
     methods = dict.fromkeys(row.method for row in rows if row is not full)
     of = {(row.method, row.budget): row for row in rows}
     short = [[name, *(brief(of.get((name, budget)), full) for budget in budgets)] for name in methods]
-    whole = [[show(row) for show in COLUMNS.values()] for row in rows]
     parts = [
         f"ShapesEval with the full cache is {full.shapes_eval:.3f} on {full.prompts} prompts. What each method "
         "adds to that or takes from it, on the same prompts, with 95 % in brackets:",
         table(["method", *map(percent, budgets)], short),
         "![ShapesEval of each method by the bytes of its cache](docs/quality.svg)",
         f"<details><summary>Everything that was measured; KL to SSIM on {full.forced} prompts</summary>",
-        table(list(COLUMNS), whole),
-        *(f"- {line}" for line in refusals(rows)),
+        everything(rows),
         "</details>",
     ]
     return "\n\n".join(parts)
+
+
+def everything(rows: Sequence[Row]) -> str:
+    """A table of all that was measured."""
+    whole = table(list(COLUMNS), [[show(row) for show in COLUMNS.values()] for row in rows])
+    return "\n\n".join([whole, *(f"- {line}" for line in refusals(rows))])
 
 
 def brief(row: Row | None, full: Row) -> str:

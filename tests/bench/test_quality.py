@@ -228,6 +228,15 @@ def test_what_a_method_refuses_is_recorded_and_shown(
     assert not bench.measured  # a refusal is a result
 
 
+def test_a_document_may_show_all_that_was_measured(bench: Bench, tmp_path: Path) -> None:
+    document = tmp_path / "some.md"
+    document.write_text("before\n<!-- quality -->\n<!-- /quality -->\nafter\n")
+    bench.run("--methods", "streaming", "--budgets", 0.99, "--prompts", 4, "--forced", 4, "--table", document)
+    *_, header, _, full, streaming, _, _, after = document.read_text().splitlines()
+    assert (header.split(" | ")[:3], after) == (["| method", "budget", "prompts"], "after")
+    assert (full[:16], streaming[:20]) == ("| full | 100 % |", "| streaming | 99 % |")
+
+
 def test_memory_that_runs_out_is_no_refusal(bench: Bench) -> None:
     def fail() -> None:
         raise OutOfMemoryError("Memory ran out.")
