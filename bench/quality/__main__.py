@@ -152,7 +152,7 @@ def settings_of(model: ImageModel, given: argparse.Namespace) -> dict[str, Any]:
         "model": model.name,
         "weights": weights,
         "head_map": zlib.crc32(
-            b"".join(part.numpy().tobytes() for part in (known.share, known.beyond) if part is not None)
+            b"".join(part.numpy().tobytes() for part in (known.share, known.beyond, known.peak) if part is not None)
         ),
         "device": model.device.type,
         "dtype": str(model.dtype).removeprefix("torch."),

@@ -15,7 +15,7 @@ from .base import Keep, RankingPolicy, View, check_budget, check_refresh, slots_
 from .views import newest_above
 
 LOST = 0.02
-LITTLE = 0.005
+PEAK = 2 / 3
 FAR_ROWS = 4
 HALF_LIFE = 0.5  # rows
 
@@ -27,10 +27,10 @@ class Reach(RankingPolicy):
     How far a head looks was measured once (heads/): a near head holds the prompt and the newest image tokens, so many
     that no more than `lost` of its attention goes beyond them. Far heads, for which a row and a token are not enough,
     hold the prompt, the newest tokens in half of their other slots, and in the rest what was attended most of late.
-    Where the budget leaves far heads four rows even so, hardly anything is lost: near heads are those that lose no more
-    than 0.005, and hold a row and a token. This is SSD (arXiv 2510.18716) with a window for each head instead of one
-    for all, with a fade of half a row, and with so few tokens between two rankings that a small cache still holds
-    something old.
+    Where the budget leaves far heads four rows even so, near heads hold a row and a token, and those that once gave
+    more than two thirds of their attention to what lies farther are far heads, too. This is SSD (arXiv 2510.18716) with a
+    window for each head instead of one for all, with a fade of half a row, and with so few tokens between two rankings
+    that a small cache still holds something old.
 
     budget: mean slots per head, a share of prompt + image such as 0.2 or a count of tokens such as 115.
     lost: the share of a near head's attention, to the prompt included, that may go beyond its window; unless given,
@@ -93,7 +93,7 @@ class Reach(RankingPolicy):
         """int64 [layers, kv_heads]: the image tokens a near head is to hold, 0 for a far one. mean: what there is."""
         if self.lost is not None:
             return head_map.reach(self.lost, geometry)
-        near = head_map.reach(LITTLE, geometry) > 0
+        near = (head_map.reach(LOST, geometry) > 0) & ~head_map.seldom_far(PEAK, geometry)
         far, row = int((~near).sum()), geometry.columns + 1
         roomy = mean * near.numel() - row * (near.numel() - far) >= FAR_ROWS * geometry.columns * far
         return near * row if roomy else head_map.reach(LOST, geometry)
