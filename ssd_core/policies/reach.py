@@ -28,9 +28,9 @@ class Reach(RankingPolicy):
     that no more than `lost` of its attention goes beyond them. Far heads, for which a row and a token are not enough,
     hold the prompt, the newest tokens in half of their other slots, and in the rest what was attended most of late.
     Where the budget leaves far heads four rows even so, near heads hold a row and a token, and those that once gave
-    more than two thirds of their attention to what lies farther are far heads, too. This is SSD (arXiv 2510.18716) with a
-    window for each head instead of one for all, with a fade of half a row, and with so few tokens between two rankings
-    that a small cache still holds something old.
+    more than two thirds of their attention to what lies farther are far heads, too. This is SSD (arXiv 2510.18716) with
+    a window for each head instead of one for all, with a fade of half a row, and with so few tokens between two
+    rankings that a small cache still holds something old.
 
     budget: mean slots per head, a share of prompt + image such as 0.2 or a count of tokens such as 115.
     lost: the share of a near head's attention, to the prompt included, that may go beyond its window; unless given,
