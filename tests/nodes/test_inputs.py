@@ -320,7 +320,7 @@ def seen(value: Any) -> Any:
     if isinstance(value, stand_in.PreviewText):
         return value.value
     if hasattr(value, "patcher"):
-        return value.model.name, value.model.dtype
+        return value.model.name, value.model.dtype, value.model.weights
     return value
 
 

@@ -128,6 +128,6 @@ def test_bytes_without_a_fitting_scale_are_refused(original: Path, tmp_path: Pat
         scales = {} if scale is None else {layer + ".weight_scale": scale.clone()}
         return scales | {layer + ".weight": torch.ones_like(matrix, dtype=torch.int8)}
 
-    with pytest.raises(UserError, match="torch.int8") as refusal:
+    with pytest.raises(UserError, match=r"torch\.int8") as refusal:
         load(rewrite(original, tmp_path / "small", keep), "cpu")
     check_sentence(refusal.value)
