@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -26,7 +28,7 @@ def map_of(reaches: list[list[int]], columns: int) -> HeadMap:
         for head, reach in enumerate(row):
             if reach:
                 beyond[layer, head, reach - 1 :] = 0
-    return HeadMap(torch.zeros(beyond.shape[:2]), beyond=beyond)
+    return HeadMap(torch.zeros(beyond.shape[:2]), beyond=beyond, peak=torch.zeros(beyond.shape[:2]))
 
 
 def sizes(policy: Reach, geometry: Geometry, prompt: int) -> list[list[int]]:
@@ -38,6 +40,20 @@ def test_near_heads_hold_what_they_look_back_and_far_heads_the_rest() -> None:
     # of 60 slots near heads take 4 + 3 and 4 + 7, the far ones half of the rest each
     assert sizes(policy, WIDE, 4) == [[7, 21], [11, 21]]
     assert policy.keeps(WIDE, 4)[0] == [Keep(7, 4, role="near"), Keep(21, 4, ranked=True, role="far")]
+
+
+def test_where_far_heads_have_four_rows_whoever_once_looked_far_is_one() -> None:
+    head_map = map_of([[3, 0], [7, 2]], 6)
+    assert head_map.peak is not None
+    head_map.peak[:] = torch.tensor([[0.66, 0.9], [0.4, 0.67]])
+    policy = Reach(20, head_map=head_map)
+    assert sizes(policy, WIDE, 4) == [[11, 29], [11, 29]]
+    assert policy.keeps(WIDE, 4)[1][1] == Keep(29, 4, ranked=True, role="far")
+    # one slot less, and two far heads would have less than 4 rows of 6 tokens
+    assert sizes(replace(policy, budget=19), WIDE, 4) == [[14, 33], [14, 14]]
+    # with one far head there is enough
+    head_map.peak[1, 1] = 0.66
+    assert sizes(replace(policy, budget=16), WIDE, 4) == [[11, 31], [11, 11]]
 
 
 def test_windows_are_cut_before_far_heads_have_less_than_the_mean() -> None:
@@ -61,10 +77,10 @@ def test_query_heads_that_share_keys_hold_what_the_farthest_needs() -> None:
 
 def test_more_may_be_lost_when_told_so() -> None:
     falling = torch.tensor([[[0.5, 0.2, 0.04, 0.01, 0.0]]])
-    head_map = HeadMap(torch.zeros(1, 1), beyond=falling)
+    head_map = HeadMap(torch.zeros(1, 1), beyond=falling, peak=torch.ones(1, 1))
     one = Geometry(1, 1, 1, 8, 3, 4, 9)
     assert [int(head_map.reach(lost, one)) for lost in (0.6, 0.2, 0.1, 0.02, 0.0)] == [1, 2, 3, 4, 5]
-    far = HeadMap(torch.zeros(1, 1), beyond=falling + 0.1)
+    far = HeadMap(torch.zeros(1, 1), beyond=falling + 0.1, peak=torch.ones(1, 1))
     assert int(far.reach(0.05, one)) == 0
 
 

@@ -84,4 +84,5 @@ def random_map(geometry: Geometry, seed: int = 0, beyond: bool = False) -> HeadM
     if not beyond:
         return HeadMap(share)
     falling = torch.rand(*share.shape, geometry.columns + 1, generator=random).sort(descending=True).values
-    return HeadMap(share, beyond=torch.where(share[..., None] < 0.5, 0.4, 1.0) * falling)
+    far = torch.where(share[..., None] < 0.5, 0.4, 1.0) * falling
+    return HeadMap(share, beyond=far, peak=torch.rand(share.shape, generator=random).maximum(far[..., -1]))

@@ -22,24 +22,26 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from bench.readme import put_between
 from ssd_core.errors import UserError
 from ssd_core.evaluate.see import require_scipy
 from ssd_core.heads.headmap import default_map
 from ssd_core.models.base import ImageModel
 from ssd_core.models.checkpoint.files import Checkpoint
+from ssd_core.policies import METHODS
 
 from .batches import Batch, batches
 from .jobs import Job, cells_of, load, measure, measure_beside
 from .ledger import Ledger, key_of
 from .plot import plot
-from .render import print_table, put_into
+from .render import everything, markdown, print_table
 from .summary import Row, summary
-from .ways import BUDGETS, NAMES, Way, variant_of, ways
+from .ways import BUDGETS, Way, variant_of, ways
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "bench" / "results" / "quality"
 README = ROOT / "README.md"
-METHOD_HELP = f"a method, in quotes with its options if it has any; unless given: {', '.join(NAMES)}"
+METHOD_HELP = f"a method, in quotes with its options if it has any; {', '.join(METHODS)} unless given"
 PLOT = ROOT / "docs" / "quality.svg"
 
 
@@ -59,8 +61,10 @@ def show(ledger: Ledger, given: argparse.Namespace) -> None:
     rows = summary(ledger.records)
     print_table(rows)
     given.out.with_suffix(".json").write_text(as_json(ledger, rows), encoding="utf-8")
+    if given.table:
+        put_between(given.table, "quality", everything(rows))
     if given.readme:
-        put_into(README, rows)
+        put_between(README, "quality", markdown(rows))
         PLOT.write_text(plot(rows), encoding="utf-8")
 
 
@@ -72,10 +76,10 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         "python -m bench.quality", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--methods", nargs="+", type=method, default=NAMES, metavar="METHOD", help=METHOD_HELP)
+    parser.add_argument("--methods", nargs="+", type=method, default=list(METHODS), metavar="METHOD", help=METHOD_HELP)
     parser.add_argument("--budgets", nargs="+", type=share, default=BUDGETS, metavar="SHARE")
     parser.add_argument("--prompts", type=count, default=600)
-    parser.add_argument("--forced", type=int, default=64, help="prompts of which distributions are compared, too")
+    parser.add_argument("--forced", type=int, default=32, help="prompts of which distributions are compared, too")
     parser.add_argument("--batch", type=count, default=16, help="prompts drawn at once")
     parser.add_argument(
         "--workers", type=count, default=1, help="processes that measure side by side and share the cores"
@@ -86,7 +90,8 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--out", type=Path, default=RESULTS, help="results go to OUT.jsonl and OUT.json")
-    parser.add_argument("--readme", action="store_true", help="put the table and the plot into the README")
+    parser.add_argument("--readme", action="store_true", help="put the tables and the plot into the README")
+    parser.add_argument("--table", type=Path, metavar="FILE.md", help="put all that was measured into this document")
     return parser.parse_args(arguments)
 
 
@@ -147,7 +152,7 @@ def settings_of(model: ImageModel, given: argparse.Namespace) -> dict[str, Any]:
         "model": model.name,
         "weights": weights,
         "head_map": zlib.crc32(
-            b"".join(part.numpy().tobytes() for part in (known.share, known.beyond) if part is not None)
+            b"".join(part.numpy().tobytes() for part in (known.share, known.beyond, known.peak) if part is not None)
         ),
         "device": model.device.type,
         "dtype": str(model.dtype).removeprefix("torch."),

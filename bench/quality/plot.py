@@ -1,12 +1,12 @@
 """The rows as a picture: ShapesEval, less the full cache's on the same prompts, against the bytes of the cache. While a
-run goes on, methods have not all drawn the same prompts. Plain SVG, the same for the same rows."""
+run goes on, methods have not all drawn the same prompts."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from html import escape
 
+from bench.svg import Point, curve, marker, names, page, text
 from ssd_core.policies import METHODS
 
 from .render import percent
@@ -16,18 +16,8 @@ from .ways import FULL
 WIDTH, HEIGHT = 860, 500
 LEFT, RIGHT, TOP, BOTTOM = 60, 640, 40, 440  # where the axes stand, in pixels
 NAMES = 690  # where the methods' names begin
-LINE = 19  # between two names, at least
 LEAST = 0.05  # the smallest share of a cache that the axis shows, unless one is smaller
 NEAR = 0.02  # of ShapesEval: the band below the full cache
-# nine that are told apart with any kind of colour vision (Paul Tol's "muted"); shapes tell apart those that share one
-COLOURS = ("#332288", "#cc6677", "#117733", "#ddaa33", "#88ccee", "#882255", "#44aa99", "#999933", "#aa4499")
-MARKERS = {
-    "circle": '<circle r="4.5"/>',
-    "square": '<path d="M-4-4h8v8h-8z"/>',
-    "triangle": '<path d="M0-5.5l5 9h-10z"/>',
-    "diamond": '<path d="M0-6l5 6-5 6-5-6z"/>',
-}
-STYLE = "text{font:13px sans-serif;fill:#222}.faint{font-size:12px;fill:#555}.line{fill:none;stroke-width:2}"
 
 
 def plot(rows: Sequence[Row]) -> str:
@@ -40,15 +30,9 @@ def plot(rows: Sequence[Row]) -> str:
         if row is not full:
             lines.setdefault(row.method, []).append(point(row.cache or 1.0, row.difference or 0.0, least))
     ticks = {percent(row.budget): point(row.budget, 0.0, least)[0] for row in shown}
-    parts = [*axes(full.shapes_eval or 0.0, ticks), *curves(lines), *names(lines)]
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}">\n'
-        f"<title>ShapesEval by the bytes of the cache</title>\n<style>{STYLE}</style>\n"
-        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>\n' + "\n".join(parts) + "\n</svg>\n"
-    )
-
-
-Point = tuple[float, float]
+    ends = [(number, name, points[-1]) for number, (name, points) in enumerate(lines.items())]
+    parts = [*axes(full.shapes_eval or 0.0, ticks), *curves(lines), *names(ends, NAMES, BOTTOM)]
+    return page("ShapesEval by the bytes of the cache", WIDTH, HEIGHT, parts)
 
 
 def point(share: float, difference: float, least: float) -> Point:
@@ -77,40 +61,5 @@ def axes(full: float, ticks: dict[str, float]) -> Iterator[str]:
 def curves(lines: dict[str, list[Point]]) -> Iterator[str]:
     """A line through the points of each method, dashed for a variant, and a marker at each point."""
     for number, (method, points) in enumerate(lines.items()):
-        path = "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
-        dashes = ' stroke-dasharray="6 4"' if method not in METHODS else ""
-        yield f'<path d="M{path}" class="line" stroke="{colour(number)}"{dashes}/>'
+        yield curve(number, points, dashed=method not in METHODS)
         yield from (marker(number, *at) for at in points)
-
-
-def names(lines: dict[str, list[Point]]) -> Iterator[str]:
-    """The method's name beside its last point, or as near to that as the other names allow, with a thin line there."""
-    ends = sorted((points[-1][1], points[-1][0], number, name) for number, (name, points) in enumerate(lines.items()))
-    for (y, x, number, name), at in zip(ends, apart([end[0] for end in ends]), strict=True):
-        yield f'<path d="M{x + 7:.1f} {y:.1f}L{NAMES - 14} {at:.1f}" stroke="{colour(number)}" stroke-width="0.7"/>'
-        yield marker(number, NAMES - 6, at) + text(NAMES + 5, at + 4, name)
-
-
-def apart(wanted: Sequence[float]) -> list[float]:
-    """Rising places, each as wanted or as little off as keeps them LINE apart, none below the axis."""
-    places: list[float] = []
-    for place in wanted:
-        places.append(max(place, places[-1] + LINE) if places else place)
-    limit = float(BOTTOM)
-    for index in reversed(range(len(places))):
-        places[index] = min(places[index], limit)
-        limit = places[index] - LINE
-    return places
-
-
-def colour(number: int) -> str:
-    return COLOURS[number % len(COLOURS)]
-
-
-def marker(number: int, x: float, y: float) -> str:
-    shape = list(MARKERS.values())[number % len(MARKERS)]
-    return f'<g transform="translate({x:.1f} {y:.1f})" fill="{colour(number)}">{shape}</g>'
-
-
-def text(x: float, y: float, words: str, anchor: str = "start", kind: str = "") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{kind}">{escape(words)}</text>'

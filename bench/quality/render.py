@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from ssd_core.errors import UserError
+from bench.readme import table
 from ssd_core.evaluate.scenes import TASKS
 
 from .summary import Row
 from .ways import FULL
-
-BEGIN, END = "<!-- quality -->", "<!-- /quality -->"
 
 
 def number(value: float | None, form: str) -> str:
@@ -84,18 +81,22 @@ def markdown(rows: Sequence[Row]) -> str:
     methods = dict.fromkeys(row.method for row in rows if row is not full)
     of = {(row.method, row.budget): row for row in rows}
     short = [[name, *(brief(of.get((name, budget)), full) for budget in budgets)] for name in methods]
-    whole = [[show(row) for show in COLUMNS.values()] for row in rows]
     parts = [
         f"ShapesEval with the full cache is {full.shapes_eval:.3f} on {full.prompts} prompts. What each method "
         "adds to that or takes from it, on the same prompts, with 95 % in brackets:",
         table(["method", *map(percent, budgets)], short),
         "![ShapesEval of each method by the bytes of its cache](docs/quality.svg)",
         f"<details><summary>Everything that was measured; KL to SSIM on {full.forced} prompts</summary>",
-        table(list(COLUMNS), whole),
-        *(f"- {line}" for line in refusals(rows)),
+        everything(rows),
         "</details>",
     ]
     return "\n\n".join(parts)
+
+
+def everything(rows: Sequence[Row]) -> str:
+    """A table of all that was measured."""
+    whole = table(list(COLUMNS), [[show(row) for show in COLUMNS.values()] for row in rows])
+    return "\n\n".join([whole, *(f"- {line}" for line in refusals(rows))])
 
 
 def brief(row: Row | None, full: Row) -> str:
@@ -106,18 +107,3 @@ def brief(row: Row | None, full: Row) -> str:
         return "refused" if not row.prompts else f"refused for {row.refused} of {row.prompts + row.refused}"
     fewer = "" if row.prompts == full.prompts else f"; {row.prompts} prompts"
     return f"{row.difference:+.3f} ({spread(row)}{fewer})"
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def put_into(path: Path, rows: Sequence[Row]) -> None:
-    """Put the tables between the markers of a file; raises UserError where it has none."""
-    before, begin, rest = path.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise UserError(f"{path} has no {BEGIN} and {END} to put the table between.")
-    path.write_text(f"{before}{begin}\n\n{markdown(rows)}\n\n{end}{after}", encoding="utf-8")

@@ -15,13 +15,11 @@ from ssd_core.errors import UserError
 from ssd_core.policies import METHODS, Full, Policy
 
 BUDGETS = (0.5, 0.2, 0.125, 0.08, 0.05)
-# a method of METHODS, alone or with options as the command line takes them
-NAMES = (*METHODS, "ssd --refresh 1", "ssd --literal", "ssd --kv-dtype int8", "reach --kv-dtype int8")
 
 
 @dataclass(frozen=True)
 class Variant:
-    """What one of NAMES, or a name like them, stands for."""
+    """A method with options, and what keys and values are kept in."""
 
     method: str
     options: dict[str, Any]
@@ -30,7 +28,10 @@ class Variant:
 
 @cache
 def variant_of(name: str) -> Variant:
-    """Read a name; raises UserError for one that begins with no method, or whose options the method does not take."""
+    """Read a method's name, alone or with options as the command line takes them.
+
+    Raises UserError for a name that begins with no method, and for options that the method does not take.
+    """
     method, *words = shlex.split(name)
     if method not in METHODS:
         raise UserError(f"There is no method {method!r}; choose from {', '.join(METHODS)}.")
@@ -99,7 +100,7 @@ def has_budget(method: str) -> bool:
     return "budget" in {field.name for field in fields(cls)}
 
 
-def ways(methods: Iterable[str] = NAMES, budgets: Iterable[float] = BUDGETS) -> Iterator[Way]:
+def ways(methods: Iterable[str] = tuple(METHODS), budgets: Iterable[float] = BUDGETS) -> Iterator[Way]:
     """The full cache, and the methods at each budget."""
     budgets = sorted(budgets, reverse=True)
     yield FULL

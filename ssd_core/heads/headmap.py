@@ -32,6 +32,7 @@ class HeadMap:
     share: Tensor
     about: dict[str, str] = field(default_factory=dict)
     beyond: Tensor | None = None
+    peak: Tensor | None = None
 
     def __post_init__(self) -> None:
         share = self.share
@@ -39,6 +40,10 @@ class HeadMap:
             raise UserError("A head map is a table [layers, heads] of shares in 0..1; measure the heads anew.")
         if self.beyond is not None and self.beyond.shape[:-1] != share.shape:
             raise UserError("A head map says how far all of its heads look, or nothing; measure the heads anew.")
+        if (self.peak is None) != (self.beyond is None) or (self.peak is not None and self.peak.shape != share.shape):
+            raise UserError(
+                "A head map that says how far heads look says how far at most, too; measure the heads anew."
+            )
 
     def check(self, geometry: Geometry) -> None:
         """Raise UserError unless the map was made for a model of this many layers and heads."""
@@ -64,11 +69,16 @@ class HeadMap:
         enough = (self.beyond <= lost).view(geometry.layers, geometry.kv_heads, -1, self.beyond.shape[-1]).all(2)
         return enough.any(-1) * (enough.byte().argmax(-1) + 1)
 
+    def seldom_far(self, most: float, geometry: Geometry) -> Tensor:
+        """bool [layers, kv_heads]: whether any query head that reads a key-value head once gave more than `most` of its
+        attention to image tokens beyond a row and a token. Nobody knows of one in a map without that knowledge."""
+        peak = self.share.new_zeros(self.share.shape) if self.peak is None else self.peak
+        return (peak > most).view(geometry.layers, geometry.kv_heads, -1).any(-1)
+
     def save(self, path: str | Path) -> None:
         """Write the map as a safetensors file."""
-        tensors = {"share": self.share.contiguous()}
-        if self.beyond is not None:
-            tensors["beyond"] = self.beyond.contiguous()
+        known = {"share": self.share, "beyond": self.beyond, "peak": self.peak}
+        tensors = {name: tensor.contiguous() for name, tensor in known.items() if tensor is not None}
         save_file(tensors, str(path), {"about": json.dumps(self.about)})
 
     @staticmethod
@@ -77,8 +87,8 @@ class HeadMap:
         try:
             with safe_open(str(path), "pt") as file:
                 about = json.loads((file.metadata() or {})["about"])
-                beyond = file.get_tensor("beyond").float() if "beyond" in file.keys() else None  # noqa: SIM118
-                return HeadMap(file.get_tensor("share").float(), about, beyond)
+                there = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+                return HeadMap(there["share"], about, there.get("beyond"), there.get("peak"))
         except FileNotFoundError:
             raise UserError(f"There is no head map at {path}.") from None
         except (SafetensorError, KeyError, OSError, json.JSONDecodeError):

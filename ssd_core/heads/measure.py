@@ -68,7 +68,7 @@ def measure(
         "neighbourhood": str(own.neighbourhood),
         "head_dim": str(model.geometry.head_dim),
     }
-    return HeadMap(own.shares(), about, far.beyond())
+    return HeadMap(own.shares(), about, far.beyond(), far.peak.cpu())
 
 
 def shares(model: ImageModel, ids: Sequence[int], tokens: Tensor, neighbourhood: int | None = None) -> Tensor:
@@ -108,10 +108,14 @@ class ShareMeter:
 
 
 class ReachMeter:
-    """Adds up how much of each head's attention goes beyond the newest 1, 2, ... up to a row and 1 image tokens."""
+    """Adds up how much of each head's attention goes beyond the newest 1, 2, ... up to a row and 1 image tokens.
+
+    peak: the most that went beyond the last of these at any one token, float32 [layers, heads].
+    """
 
     def __init__(self, geometry: Geometry, device: torch.device | str) -> None:
         self.total = torch.zeros(geometry.layers, geometry.heads, geometry.columns + 1, device=device)
+        self.peak = torch.zeros(geometry.layers, geometry.heads, device=device)
         self.queries = torch.zeros(geometry.layers, dtype=torch.int64)
 
     def add(self, layer: int, logits: Tensor, prompt: int) -> None:
@@ -119,7 +123,9 @@ class ReachMeter:
         attention = logits.softmax(-1)[..., prompt:]
         first = attention.shape[-1] - queries
         for window in range(self.total.shape[-1]):
-            self.total[layer, :, window] += attention.tril(first - 1 - window).sum((0, 2, 3))
+            far = attention.tril(first - 1 - window).sum(-1)
+            self.total[layer, :, window] += far.sum((0, 2))
+        self.peak[layer] = torch.maximum(self.peak[layer], far.amax((0, 2)).clamp(max=1))
         self.queries[layer] += pictures * queries
 
     def beyond(self) -> Tensor:

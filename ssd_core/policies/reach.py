@@ -15,6 +15,8 @@ from .base import Keep, RankingPolicy, View, check_budget, check_refresh, slots_
 from .views import newest_above
 
 LOST = 0.02
+PEAK = 2 / 3
+FAR_ROWS = 4
 HALF_LIFE = 0.5  # rows
 
 
@@ -25,12 +27,14 @@ class Reach(RankingPolicy):
     How far a head looks was measured once (heads/): a near head holds the prompt and the newest image tokens, so many
     that no more than `lost` of its attention goes beyond them. Far heads, for which a row and a token are not enough,
     hold the prompt, the newest tokens in half of their other slots, and in the rest what was attended most of late.
-    This is SSD (arXiv 2510.18716) with a window for each head instead of one for all, with a fade of half a row, and
-    with so few tokens between two rankings that a small cache still holds something old.
+    Where the budget leaves far heads four rows even so, near heads hold a row and a token, and those that once gave
+    more than two thirds of their attention to what lies farther are far heads, too. This is SSD (arXiv 2510.18716) with
+    a window for each head instead of one for all, with a fade of half a row, and with so few tokens between two
+    rankings that a small cache still holds something old.
 
     budget: mean slots per head, a share of prompt + image such as 0.2 or a count of tokens such as 115.
-    lost: the share of a near head's attention, to the prompt included, that may go beyond its window; 0.02 unless
-        given. For maps that know how far heads look.
+    lost: the share of a near head's attention, to the prompt included, that may go beyond its window; unless given,
+        0.02 where the budget is small. For maps that know how far heads look.
     refresh: tokens between two rankings, or 'row'; it takes no memory beyond the budget.
     half_life: rows after which attention received counts half; the method's own number unless given.
     head_map: how far each head looks; the model's own unless given. Of a map that only knows which heads are semantic,
@@ -66,7 +70,7 @@ class Reach(RankingPolicy):
         if self.head_map is None:
             raise UserError("Reach needs to know how far each head looks; call fit(model) or give a head_map.")
         mean, whole = slots_of(self.budget, geometry, prompt, prompt), geometry.cached_tokens(prompt)
-        reach = self.head_map.reach(LOST if self.lost is None else self.lost, geometry)
+        reach = self.reach(self.head_map, geometry, mean - prompt)
         windows = prompt + reach[reach > 0]
         near, far = len(windows), reach.numel() - len(windows)
         # windows are cut as far as far heads would else have less than the mean
@@ -84,6 +88,15 @@ class Reach(RankingPolicy):
             ]
             for layer in zip(sizes.tolist(), (reach > 0).tolist(), strict=True)
         ]
+
+    def reach(self, head_map: HeadMap, geometry: Geometry, mean: int) -> Tensor:
+        """int64 [layers, kv_heads]: the image tokens a near head is to hold, 0 for a far one. mean: what there is."""
+        if self.lost is not None:
+            return head_map.reach(self.lost, geometry)
+        near = (head_map.reach(LOST, geometry) > 0) & ~head_map.seldom_far(PEAK, geometry)
+        far, row = int((~near).sum()), geometry.columns + 1
+        roomy = mean * near.numel() - row * (near.numel() - far) >= FAR_ROWS * geometry.columns * far
+        return near * row if roomy else head_map.reach(LOST, geometry)
 
     def fade(self, geometry: Geometry) -> float:
         return 0.5 ** (1 / ((self.half_life or HALF_LIFE) * geometry.columns))

@@ -16,8 +16,7 @@ from bench.quality.batches import Batch, batches
 from bench.quality.cells import Cells
 from bench.quality.jobs import Job, cells_of, load, measure, measure_beside
 from bench.quality.ledger import Ledger
-from bench.quality.render import BEGIN, END
-from bench.quality.ways import FULL, NAMES, Variant, Way, variant_of
+from bench.quality.ways import FULL, Variant, Way, variant_of
 from ssd_core.errors import OutOfMemoryError
 from ssd_core.evaluate.fidelity import forced_logits, surprise
 from ssd_core.evaluate.shapes import held_out_prompts, held_out_scenes
@@ -34,8 +33,9 @@ TWO = ("--methods", "window", "streaming", "--budgets", 0.95, "--forced", 0)  # 
 def test_every_method_is_measured_at_each_budget_and_the_full_cache_once() -> None:
     found = [(way.method, way.budget) for way in ways.ways()]
     assert found[0] == ("full", 1.0)
-    assert sorted(found[1:]) == sorted((name, budget) for name in NAMES[1:] for budget in (0.5, 0.2, 0.125, 0.08, 0.05))
-    assert set(METHODS) < set(NAMES)
+    assert sorted(found[1:]) == sorted(
+        (name, budget) for name in METHODS if name != "full" for budget in (0.5, 0.2, 0.125, 0.08, 0.05)
+    )
     assert "literal=True" in Way("ssd --literal", 0.2).about
     assert "budget=0.125" in Way("ssd", 0.125).about
 
@@ -202,7 +202,7 @@ def test_what_a_method_refuses_is_recorded_and_shown(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{BEGIN}\nstale words\n{END}\nafter\n")
+    readme.write_text("before\n<!-- quality -->\nstale words\n<!-- /quality -->\nafter\n")
     monkeypatch.setattr(command, "README", readme)
     monkeypatch.setattr(command, "PLOT", tmp_path / "plot.svg")
     found = bench.run("--methods", "window", "--budgets", 0.95, 0.05, "--prompts", 4, "--forced", 4, "--readme")
@@ -213,8 +213,8 @@ def test_what_a_method_refuses_is_recorded_and_shown(
     assert count == sum(len(record["right"]) for record in found if record["method"] == "full" and "right" in record)
     assert f"window at 5 %, {count} of {count} prompts: {sentence}" in capsys.readouterr().out
     text = readme.read_text()
-    assert text.startswith(f"before\n{BEGIN}\n")
-    assert text.endswith(f"{END}\nafter\n")
+    assert text.startswith("before\n<!-- quality -->\n")
+    assert text.endswith("<!-- /quality -->\nafter\n")
     assert "stale words" not in text
     header = text.splitlines().index("| method | 95 % | 5 % |")
     row = text.splitlines()[header + 2]
@@ -226,6 +226,15 @@ def test_what_a_method_refuses_is_recorded_and_shown(
     assert (row["prompts"], row["refused"], row["refusal"], row["shapes_eval"]) == (0, count, sentence, None)
     bench.run("--methods", "window", "--budgets", 0.95, 0.05, "--prompts", 4, "--forced", 4)
     assert not bench.measured  # a refusal is a result
+
+
+def test_a_document_may_show_all_that_was_measured(bench: Bench, tmp_path: Path) -> None:
+    document = tmp_path / "some.md"
+    document.write_text("before\n<!-- quality -->\n<!-- /quality -->\nafter\n")
+    bench.run("--methods", "streaming", "--budgets", 0.99, "--prompts", 4, "--forced", 4, "--table", document)
+    *_, header, _, full, streaming, _, _, after = document.read_text().splitlines()
+    assert (header.split(" | ")[:3], after) == (["| method", "budget", "prompts"], "after")
+    assert (full[:16], streaming[:20]) == ("| full | 100 % |", "| streaming | 99 % |")
 
 
 def test_memory_that_runs_out_is_no_refusal(bench: Bench) -> None:

@@ -6,7 +6,6 @@ import json
 import re
 import zlib
 from dataclasses import asdict
-from itertools import pairwise
 from typing import Any
 from xml.etree import ElementTree
 
@@ -15,10 +14,9 @@ import pytest
 
 from bench.quality.__main__ import PLOT, README, RESULTS, as_json
 from bench.quality.ledger import Ledger
-from bench.quality.plot import LINE, apart, plot
-from bench.quality.render import BEGIN, END, markdown, put_into
+from bench.quality.plot import plot
+from bench.quality.render import markdown
 from bench.quality.summary import Row, interval, overall, summary
-from ssd_core.errors import UserError
 from ssd_core.models.checkpoint.files import Checkpoint
 
 
@@ -111,23 +109,7 @@ def test_the_plot_shows_every_point_and_name_once() -> None:
     assert plot(summary(RECORDS)) == text
 
 
-def test_names_stay_apart_and_on_the_picture() -> None:
-    wanted = [100.0, 101, 102, 300, 439, 440]
-    places = apart(wanted)
-    assert all(after - before >= LINE for before, after in pairwise(places))
-    assert places[0] == 100
-    assert places[3] == 300
-    assert places[-1] == 440
-    assert apart([]) == []
-
-
-def test_a_file_without_markers_is_left_alone(tmp_path: Any) -> None:
-    path = tmp_path / "README.md"
-    for text in ("nothing", BEGIN, f"{END} {BEGIN}"):
-        path.write_text(text)
-        with pytest.raises(UserError, match="to put the table between"):
-            put_into(path, summary(RECORDS))
-        assert path.read_text() == text
+BEGIN, END = "<!-- quality -->", "<!-- /quality -->"
 
 
 @pytest.fixture(scope="module")

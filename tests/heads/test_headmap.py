@@ -41,6 +41,27 @@ def test_how_far_heads_look_is_kept_with_the_map(tmp_path: Path) -> None:
     assert loaded.beyond is not None
     assert head_map.beyond is not None
     assert loaded.beyond.equal(head_map.beyond)
+    assert loaded.peak is not None
+    assert head_map.peak is not None
+    assert loaded.peak.equal(head_map.peak)
+
+
+def test_a_head_that_once_looked_far_is_known_by_its_peak() -> None:
+    peak = torch.tensor([[0.5, 0.6, 0.1, 0.2], [0.0, 0.9, 0.9, 0.9]])
+    head_map = HeadMap(torch.zeros(2, 4), beyond=torch.zeros(2, 4, 5), peak=peak)
+    assert head_map.seldom_far(0.5, Geometry(2, 4, 4, 8, 5, 4, 9)).tolist() == [
+        [False, True, False, False],
+        [False, True, True, True],
+    ]
+    assert head_map.seldom_far(0.5, Geometry(2, 4, 2, 8, 5, 4, 9)).tolist() == [[True, False], [True, True]]
+    assert not HeadMap(torch.ones(2, 4)).seldom_far(0.5, Geometry(2, 4, 4, 8, 5, 4, 9)).any()
+
+
+@pytest.mark.parametrize("known", [{"beyond": torch.rand(2, 3, 5)}, {"peak": torch.rand(2, 3)}])
+def test_half_of_how_far_heads_look_is_no_map(known: dict[str, torch.Tensor]) -> None:
+    with pytest.raises(UserError, match="says how far at most, too") as refusal:
+        HeadMap(torch.rand(2, 3), **known)  # type: ignore[arg-type]
+    check_sentence(refusal.value)
 
 
 def test_how_far_some_heads_look_is_no_map() -> None:

@@ -51,7 +51,7 @@ def test_what_goes_beyond_a_window_equals_a_plain_computation(kv_heads: int) -> 
     ids, tokens = model.encode("a red dot"), random_pictures(model, 2)
     meter, prompt = ReachMeter(model.geometry, "cpu"), len(ids)
     replay(model, ids, tokens, [meter])
-    plain = torch.zeros(2, 4, 7)
+    plain, most = torch.zeros(2, 4, 7), torch.zeros(8)
     for picture in tokens:
         for place, matrix in enumerate(whole_attention(model, ids, picture).flatten(0, 1)):
             for window in range(1, 8):
@@ -61,7 +61,11 @@ def test_what_goes_beyond_a_window_equals_a_plain_computation(kv_heads: int) -> 
                     for key in range(prompt, query + 1 - window)
                 ]
                 plain.view(8, 7)[place, window - 1] += sum(lost) / (len(matrix) - prompt) / len(tokens)
+            far = [float(row[prompt : max(query - 6, prompt)].sum()) for query, row in enumerate(matrix)]
+            most[place] = max(float(most[place]), *far[prompt:])
     torch.testing.assert_close(meter.beyond(), plain, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(meter.peak.flatten(), most, rtol=1e-4, atol=1e-5)
+    assert (most > 1.2 * plain[..., -1].flatten()).all()
     assert plain.std() > 0.02
     assert (plain.diff(dim=-1) < 0).all()
 

@@ -1,0 +1,152 @@
+"""Who is compared: transformers' own ways to draw, and ours."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor
+
+import ssd_core
+from ssd_core.models.base import ImageModel
+
+GUIDANCE = 5.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """One drawing of a batch, without its pictures, which not every rival paints.
+
+    seconds: from the prompts to the last token.
+    kv_bytes: what the cache holds at the end.
+    by_row: seconds of the token loop up to the end of each row of the grid, where the rival tells.
+    """
+
+    seconds: float
+    kv_bytes: int
+    by_row: list[float] = field(default_factory=list)
+
+
+Draw = Callable[[int], Run]  # with a seed
+
+
+def ours(model: ImageModel, prompts: Sequence[str], policy: ssd_core.Policy, compiled: bool = False) -> Draw:
+    """Our engine with a policy."""
+
+    def draw(seed: int) -> Run:
+        by_row: list[float] = []
+
+        def on_row(row: int, tokens: Tensor, memory: object, speed: float | None) -> None:
+            by_row.append(tokens.numel() / speed if speed else 0.0)
+
+        begun = time.perf_counter()
+        how: dict[str, Any] = {"seed": seed, "guidance": GUIDANCE, "on_row": on_row, "compiled": compiled}
+        result = ssd_core.generate(model, prompts, policy, **how)
+        seconds = time.perf_counter() - begun - result.timing.pictures
+        return Run(seconds, result.memory.kv_bytes, by_row)
+
+    if compiled:
+        draw(0)  # the compiler's half a minute is told in words
+    return draw
+
+
+class Theirs:
+    """transformers' Janus on the same files, and how it may be used."""
+
+    def __init__(self, path: str, model: ImageModel, prompts: Sequence[str]) -> None:
+        """path: a folder in transformers' layout, of which `model` was read."""
+        rival = transformers.JanusForConditionalGeneration.from_pretrained(path, dtype=model.dtype)
+        self.janus: Any = rival.to(model.device).eval()
+        self.device, self.tokens = model.device, model.geometry.tokens
+        ids = [model.encode(prompt) for prompt in prompts]
+        width = max(map(len, ids))
+        pad = self.janus.generation_config.pad_token_id
+        self.ids = torch.tensor([[pad] * (width - len(own)) + own for own in ids], device=self.device)
+        self.mask = torch.tensor([[0] * (width - len(own)) + [1] * len(own) for own in ids], device=self.device)
+        empty = [model.unconditional(own) for own in ids]
+        self.both = torch.cat(
+            [self.ids, torch.tensor([[pad] * (width - len(own)) + own for own in empty], device=self.device)]
+        )
+
+    def generate(self, seed: int) -> Run:
+        """Its own generate as it comes, with its static cache."""
+        return self._generate(seed, None)
+
+    def generate_dynamic(self, seed: int) -> Run:
+        """Its own generate with a cache that grows."""
+        return self._generate(seed, transformers.DynamicCache())
+
+    def _generate(self, seed: int, cache: Any) -> Run:
+        torch.manual_seed(seed)
+        begun = time.perf_counter()
+        given = {} if cache is None else {"past_key_values": cache}
+        result = self.janus.generate(
+            self.ids,
+            attention_mask=self.mask,
+            generation_mode="image",
+            do_sample=True,
+            top_k=0,
+            guidance_scale=GUIDANCE,
+            return_dict_in_generate=True,
+            **given,
+        )
+        return Run(self._since(begun), held(result.past_key_values))
+
+    @torch.inference_mode()
+    def concatenating(self, seed: int) -> Run:
+        """A loop as the official code runs it: keys and values are put behind the former ones at every step."""
+        torch.manual_seed(seed)
+        inner, begun, cache = self.janus.model, time.perf_counter(), None
+        x, mask = inner.get_input_embeddings()(self.both), self.mask.repeat(2, 1)
+        for _ in range(self.tokens):
+            out = inner.language_model(inputs_embeds=x, attention_mask=mask, use_cache=True, past_key_values=cache)
+            cache = out.past_key_values
+            conditional, unconditional = inner.generation_head(out.last_hidden_state[:, -1]).chunk(2)
+            logits = unconditional + GUIDANCE * (conditional - unconditional)
+            token = torch.multinomial(logits.softmax(-1), 1)
+            x = self.janus.prepare_embeddings_for_image_generation(torch.cat([token, token]))
+            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
+        return Run(self._since(begun), held(cache))
+
+    def _since(self, begun: float) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter() - begun
+
+
+def held(cache: Any) -> int:
+    """The bytes of transformers' cache."""
+    return sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
+
+
+TRANSFORMERS = "transformers generate"
+
+
+def rivals(path: str, model: ImageModel, prompts: Sequence[str], budget: float = 0.2) -> dict[str, Callable[[], Draw]]:
+    """All of them by name, each made when it is called for.
+
+    path: the folder of the model's files, in transformers' layout.
+    budget: of the compressed caches, a share of prompt and image.
+    """
+    share = f"{100 * budget:g} %"
+
+    def mine(policy: ssd_core.Policy, compiled: bool = False) -> Callable[[], Draw]:
+        return lambda: ours(model, prompts, policy, compiled)
+
+    return {
+        TRANSFORMERS: lambda: Theirs(path, model, prompts).generate,
+        "transformers generate, dynamic cache": lambda: Theirs(path, model, prompts).generate_dynamic,
+        "concatenating loop": lambda: Theirs(path, model, prompts).concatenating,
+        "full": mine(ssd_core.Full()),
+        f"window {share}": mine(ssd_core.Window(budget)),
+        f"HeadKV {share}": mine(ssd_core.HeadKV(budget)),
+        f"SSD {share}, refresh 1": mine(ssd_core.SSD(budget, refresh=1)),
+        f"SSD {share}, refresh row": mine(ssd_core.SSD(budget)),
+        f"Reach {share}": mine(ssd_core.Reach(budget)),
+        "full, compiled": mine(ssd_core.Full(), True),
+        f"SSD {share}, refresh row, compiled": mine(ssd_core.SSD(budget), True),
+    }
