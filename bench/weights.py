@@ -69,7 +69,7 @@ def main() -> None:
             model = ssd_core.load(given.model, given.device, given.dtype, weights=weights)
             found, seconds = logits(model, some)
             kl = divergence(reference, found)
-        row = {
+        row: dict[str, Any] = {
             "weights": weights,
             "decoder_bytes": decoder_bytes(model),
             "weights_bytes": plan(model).weights_bytes,

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -84,7 +85,8 @@ def test_only_the_decoder_s_matrices_are_small(folder: Path, weights: str) -> No
         name.rsplit(".", 1)[0] for name in plain.state_dict() if name not in theirs
     }
     x = torch.randn(3, plain.shape.decoder.hidden, generator=torch.Generator().manual_seed(0))
-    for own, other in zip(plain.decoder.layers, small.decoder.layers, strict=True):
+    layers: Any = zip(plain.decoder.layers, small.decoder.layers, strict=True)
+    for own, other in layers:
         exact, product = own.qkv(x), other.qkv(x)
         # each of q, k and v, which come from tensors of their own
         for one, two in zip(exact.chunk(3, 1), product.chunk(3, 1), strict=True):

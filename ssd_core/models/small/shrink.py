@@ -20,4 +20,4 @@ def shrink(decoder: Decoder, weights: str, on: str) -> None:
         for name in LINEAR:
             outputs, inputs = getattr(layer, name).weight.shape
             setattr(layer, name, SMALL[weights](inputs, outputs, on, dtype))
-        layer.add_linear = add_linear  # a namespace's own would look for a plain matrix
+        setattr(layer, "add_linear", add_linear)  # noqa: B010  # a namespace's own would look for a plain matrix

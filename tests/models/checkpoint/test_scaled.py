@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -84,7 +85,8 @@ def test_matrices_come_with_their_scales(
     for weights in ("auto", "int8"):
         plain, own = (load(path, "cpu", weights=weights) for path in (original, folder))
         x = torch.randn(2, plain.shape.decoder.hidden, generator=torch.Generator().manual_seed(0))
-        for one, other in zip(plain.decoder.layers, own.decoder.layers, strict=True):
+        layers: Any = zip(plain.decoder.layers, own.decoder.layers, strict=True)
+        for one, other in layers:
             exact = one.gate_up(x)
             assert 1e-4 < float((other.gate_up(x) - exact).norm() / exact.norm()) < error + 0.01
         assert torch.equal(plain.head.logits.weight, own.head.logits.weight)
