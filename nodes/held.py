@@ -16,7 +16,7 @@ from . import layers
 class Held:
     """A model whose weights ComfyUI moves: to the device when it draws, away when others need the room."""
 
-    def __init__(self, path: str, precision: str) -> None:
+    def __init__(self, path: str, precision: str, weights: str = "auto") -> None:
         """Read the model at `path` to where ComfyUI keeps idle weights. Raises UserError as `ssd_core.load` does."""
         from ..ssd_core.models.checkpoint import load  # imports transformers, which takes seconds
 
@@ -25,9 +25,9 @@ class Held:
         offload = management.unet_offload_device()
         dtype = choose_dtype(precision, self.device)
         if self.device.type == "cpu":  # where the engine's own layers are faster, and nothing is moved
-            self.model: Janus = load(path, offload, dtype)
+            self.model: Janus = load(path, offload, dtype, weights=weights)
         else:
-            self.model = load(path, offload, dtype, layers)
+            self.model = load(path, offload, dtype, layers, weights=weights, computes_on=self.device)
             layers.adopt(self.model.codec)
         self.model.computes_on = self.device
         weights = nn.Module()  # ComfyUI writes its own attributes onto what it moves

@@ -6,12 +6,20 @@ import comfy.model_management as management
 from comfy.utils import ProgressBar
 from comfy_api.latest import io
 
+from ..ssd_core.models.placement import choose_dtype
+from ..ssd_core.models.small import possible_weights
 from . import folders
 from .held import Held
 from .hub import complete, download
 from .links import CATEGORY, JanusModel
 
 PRECISIONS = ["auto", "bf16", "fp16", "fp32"]
+
+
+def weights_here() -> list[str]:
+    """What weights can be kept in on the device that ComfyUI computes on."""
+    device = management.get_torch_device()
+    return possible_weights(device, choose_dtype("auto", device))
 
 
 class Load(io.ComfyNode):
@@ -39,6 +47,14 @@ class Load(io.ComfyNode):
                     default="auto",
                     tooltip="auto is bf16 on a GPU that computes in it, fp16 on others, fp32 on the processor.",
                 ),
+                io.Combo.Input(
+                    "weights",
+                    options=weights_here(),
+                    default="auto",
+                    optional=True,
+                    tooltip="What the decoder's matrices are kept in: auto is the precision, int8 a byte a number, "
+                    "int4 and nf4 half a byte. Only what works here is listed; nf4 needs bitsandbytes.",
+                ),
             ],
             outputs=[JanusModel.Output(display_name="model")],
             hidden=[io.Hidden.unique_id],
@@ -50,9 +66,9 @@ class Load(io.ComfyNode):
         return folders.fingerprint(folders.found().get(model or ""))
 
     @classmethod
-    def execute(cls, model: str, precision: str, **_: Any) -> io.NodeOutput:
+    def execute(cls, model: str, precision: str, weights: str = "auto", **_: Any) -> io.NodeOutput:
         path = cls.fetched(folders.DOWNLOADS[model]) if model in folders.DOWNLOADS else folders.path_of(model)
-        return io.NodeOutput(Held(path, precision))
+        return io.NodeOutput(Held(path, precision, weights))
 
     @classmethod
     def fetched(cls, name: str) -> str:

@@ -45,7 +45,8 @@ def method_of(policy: Policy) -> str:
 
 def settings_of(model: ImageModel, policy: Policy, drawing: Mapping[str, Any]) -> dict[str, Any]:
     """All that decides what is drawn, but for model, method and prompts."""
-    return {**drawing, **policy_settings(policy), "dtype": str(model.dtype).removeprefix("torch.")}
+    kept = {"dtype": str(model.dtype).removeprefix("torch."), "weights": model.weights}
+    return {**drawing, **policy_settings(policy), **kept}
 
 
 def policy_settings(policy: Policy) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from .options import (
     OutOption,
     PromptsArgument,
     SeedOption,
+    WeightsOption,
     make_folder,
     policies_of,
     read_model,
@@ -55,6 +56,7 @@ def compare(
     negative: NegativeOption = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
+    weights: WeightsOption = "auto",
     kv_dtype: KVDtypeOption = "auto",
     out: OutOption = Path("out"),
 ) -> None:
@@ -66,7 +68,7 @@ def compare(
     chosen = Sampling(**sampling)  # refuses what cannot be sampled before anything is read
     check_kv_dtype(kv_dtype)
     make_folder(out)
-    loaded, _ = read_model(model, device, dtype)
+    loaded, _ = read_model(model, device, dtype, weights)
     drawing = {"seed": seed, "negative": negative, "kv_dtype": kv_dtype} | asdict(chosen)
     results = draw_each(loaded, prompts, policies, drawing)
     columns = [f"{name}\n{human(result.memory.kv_bytes)}" for name, result in results.items()]

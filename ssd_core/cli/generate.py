@@ -34,6 +34,7 @@ from .options import (
     PromptsArgument,
     ReportOption,
     SeedOption,
+    WeightsOption,
     make_folder,
     policies_of,
     prepare_file,
@@ -66,6 +67,7 @@ def generate(
     ] = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
+    weights: WeightsOption = "auto",
     compiled: CompileOption = False,
     kv_dtype: KVDtypeOption = "auto",
     out: OutOption = Path("out"),
@@ -78,7 +80,7 @@ def generate(
     make_folder(out)
     if report_to:
         prepare_file(report_to)
-    loaded, load_seconds = read_model(model, device, dtype)
+    loaded, load_seconds = read_model(model, device, dtype, weights)
     policy = policy.fit(loaded)
     drawing = {"images_per_prompt": images, "seed": seed, "negative": negative, "kv_dtype": kv_dtype}
     drawing |= {"compiled": compiled} | asdict(chosen)

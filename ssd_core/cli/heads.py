@@ -30,6 +30,7 @@ from .options import (
     ModelOption,
     ReportOption,
     SeedOption,
+    WeightsOption,
     prepare_file,
     read_model,
     refuse_given,
@@ -84,6 +85,7 @@ def heads(
     ] = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
+    weights: WeightsOption = "auto",
 ) -> None:
     """Measure, on pictures drawn with the full cache, how far each head looks, and show it."""
     check_tau(tau)
@@ -98,7 +100,7 @@ def heads(
         head_map = HeadMap.load(show)
     else:
         texts = read_prompts(prompts) if prompts else None
-        loaded, _ = read_model(model, device, dtype)
+        loaded, _ = read_model(model, device, dtype, weights)
         texts = texts or default_prompts(loaded.name)
         meters = [RegionMeter(loaded.geometry, loaded.device)] if regions or columns or reach or report else []
         with progress() as bar:

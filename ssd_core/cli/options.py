@@ -16,6 +16,7 @@ from ..cache.storage import KV_DTYPES
 from ..errors import UserError
 from ..models.base import ImageModel
 from ..models.checkpoint import load
+from ..models.small import WEIGHTS, check_weights
 from ..policies import METHODS, Policy
 from .console import ERR
 from .fields import flag
@@ -39,6 +40,10 @@ CompileOption = Annotated[
 ]
 KVDtypeOption = Annotated[
     str, typer.Option(help=f"What keys and values are kept in: {', '.join(KV_DTYPES)}; auto is --dtype's.")
+]
+WeightsOption = Annotated[
+    str,
+    typer.Option(help=f"What the decoder's matrices are kept in: {', '.join(WEIGHTS)}; auto is --dtype's."),
 ]
 OutOption = Annotated[Path, typer.Option(metavar="DIR", help="The folder to write into.")]
 ReportOption = Annotated[
@@ -72,11 +77,12 @@ def parameter_names(policy: Any) -> set[str]:
     return {field.name for field in fields(policy)}
 
 
-def read_model(path_or_name: str, device: str, dtype: str) -> tuple[ImageModel, float]:
+def read_model(path_or_name: str, device: str, dtype: str, weights: str) -> tuple[ImageModel, float]:
     """A model that can draw, and the seconds it took to read."""
+    check_weights(weights)
     start = time.perf_counter()
     with ERR.status(Text(f"Reading {path_or_name}")):
-        model = load(path_or_name, device=device, dtype=dtype)
+        model = load(path_or_name, device=device, dtype=dtype, weights=weights)
     return model, time.perf_counter() - start
 
 

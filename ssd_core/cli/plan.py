@@ -17,11 +17,12 @@ from ..models.checkpoint.files import Checkpoint
 from ..models.checkpoint.plan import Plan
 from ..models.known import KNOWN, known
 from ..models.placement import choose_dtype, codec_dtype
+from ..models.small import check_weights
 from ..policies import METHODS, Full, Policy
 from ..words import human, parts, slots
 from .console import ERR, OUT, table
 from .fields import with_options
-from .options import EMBEDDED, KVDtypeOption, MethodOption, policies_of
+from .options import EMBEDDED, KVDtypeOption, MethodOption, WeightsOption, policies_of
 
 GPU = torch.device("cuda")  # what is planned for, whether or not this machine has one
 app = typer.Typer(add_completion=False)
@@ -42,6 +43,7 @@ def plan(
     prompt_tokens: Annotated[int, typer.Option(help="The prompt's length, template included.")] = 24,
     guidance: Annotated[float, typer.Option(help="1 draws one row a picture, anything else two.")] = 5.0,
     dtype: Annotated[str, typer.Option(help="bf16, fp16 or fp32; auto is bf16.")] = "bf16",
+    weights: WeightsOption = "auto",
     kv_dtype: KVDtypeOption = "auto",
     vram: Annotated[
         str | None,
@@ -50,8 +52,9 @@ def plan(
 ) -> None:
     """Say what a batch will take of memory, with a method and with the full cache. No weight is read."""
     check_kv_dtype(kv_dtype)
+    check_weights(weights)
     free = None if vram is None else size(vram)
-    nothing = empty(model, dtype)
+    nothing = empty(model, dtype, weights)
     policy = policies_of([method], options)[method]
     name = method if kv_dtype == "auto" else f"{method}, {kv_dtype}"
     ways: dict[str, tuple[Policy, str]] = {name: (policy, kv_dtype)} | {"full": (Full(), "auto")}
@@ -80,12 +83,16 @@ def size(text: str) -> int:
     return int(float(found[1]) * UNITS[found[2].upper()])
 
 
-def empty(path_or_name: str, dtype: str) -> ImageModel:
+def empty(path_or_name: str, dtype: str, weights: str = "auto") -> ImageModel:
     """A model of the sizes of a checkpoint or of a published one, without weights."""
     kind = choose_dtype("bf16" if dtype == "auto" else dtype, GPU)
     codec = codec_dtype(kind, GPU)
     if path_or_name in KNOWN:
-        return known(path_or_name, kind, codec)
-    found = Plan(Checkpoint(path_or_name), dtype=kind, codec_dtype=codec)
-    found.check()
-    return found.model
+        model = known(path_or_name, kind, codec)
+    else:
+        found = Plan(Checkpoint(path_or_name), dtype=kind, codec_dtype=codec)
+        found.check()
+        model = found.model
+    if weights != "auto":
+        model.shrink(weights, GPU.type)
+    return model

@@ -46,6 +46,7 @@ class ImageModel(nn.Module, ABC):
     geometry: Geometry
     vocabulary: int  # text tokens
     decoder: Decoder
+    weights: str = "auto"  # what the decoder's matrices are kept in; auto is what it computes in
     computes_on: torch.device | None = None  # set by whoever moves the weights, ComfyUI say
 
     @property

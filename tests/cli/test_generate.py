@@ -148,10 +148,12 @@ def test_other_errors_keep_their_traceback(terminal: Terminal, monkeypatch: pyte
 
 def test_the_model_is_read_as_asked(terminal: Terminal) -> None:
     terminal.output("generate", "ab", *METHOD["full"])
-    terminal.output("generate", "ab", *METHOD["full"], "--model", "x", "--device", "cpu", "--dtype", "bf16")
+    terminal.output(
+        "generate", "ab", *METHOD["full"], "--model", "x", "--device", "cpu", "--dtype", "bf16", "--weights", "int8"
+    )
     assert terminal.loaded == [
-        ("janus-shapes", {"device": "auto", "dtype": "auto"}),
-        ("x", {"device": "cpu", "dtype": "bf16"}),
+        ("janus-shapes", {"device": "auto", "dtype": "auto", "weights": "auto"}),
+        ("x", {"device": "cpu", "dtype": "bf16", "weights": "int8"}),
     ]
 
 
@@ -259,7 +261,7 @@ def test_the_report_is_whole(terminal: Terminal) -> None:
     assert report["settings"] == {
         "images_per_prompt": 2, "seed": 0, "negative": "cd", "kv_dtype": "auto", "compiled": False, "guidance": 5.0,
         "temperature": 1.0, "top_k": 0, "top_p": 1.0, "greedy": False, "budget": 8, "pin_prompt": True,
-        "dtype": "float32",
+        "dtype": "float32", "weights": "auto",
     }  # fmt: skip
     assert [(image["prompt"], image["seed"], len(image["tokens"])) for image in report["images"]] == [
         ("ab", 0, 16),

@@ -86,6 +86,17 @@ def test_dtype_changes_the_plan(terminal: Terminal) -> None:
     assert rows(terminal.output("plan", "--model", small, "--method", "full", "--dtype", "auto")) == shown[0]
 
 
+@pytest.mark.parametrize("name", ["small", "Janus-Pro-1B"])
+def test_weights_change_the_plan(terminal: Terminal, name: str) -> None:
+    save_transformers(terminal.folder / "small")
+    whole, small = (
+        rows(terminal.output("plan", "--model", name, "--method", "full", "--weights", weights))
+        for weights in ("auto", "int8")
+    )
+    assert float(small["weights"][0].split()[0]) < float(whole["weights"][0].split()[0])
+    assert small["keys and values"] == whole["keys and values"]
+
+
 @pytest.mark.parametrize(
     ("args", "word"),
     [
@@ -94,6 +105,7 @@ def test_dtype_changes_the_plan(terminal: Terminal) -> None:
         (("--images", 0), "1 image"),
         (("--method", "full", "--budget", 0.2), "--budget"),
         (("--dtype", "int8"), "int8"),
+        (("--weights", "int2"), "auto, int8, int4, nf4"),
         (("--kv-dtype", "bf16"), "kv_dtype is auto, int8, fp8"),
         (("--model", "absent"), "absent"),
     ],

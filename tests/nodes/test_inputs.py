@@ -116,6 +116,7 @@ CASES: dict[str, dict[str, list[Case]]] = {
             Case(load, setting(model="../secret"), "There is no model"),
         ],
         "precision": [Case(load, setting(precision="bf16"))],
+        "weights": [Case(load, setting(weights="int8")), Case(load, setting(weights="int2"), "Weights are kept in")],
     },
     "SSDJanusCompression": {
         "method": [
@@ -319,7 +320,7 @@ def seen(value: Any) -> Any:
     if isinstance(value, stand_in.PreviewText):
         return value.value
     if hasattr(value, "patcher"):
-        return value.model.name, value.model.dtype
+        return value.model.name, value.model.dtype, value.model.weights
     return value
 
 

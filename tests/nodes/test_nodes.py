@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import fields
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -62,6 +63,25 @@ def test_a_model_is_loaded_in_the_precision_asked_for(
     assert own.model.name == name
     kept = {name for name, part in own.model.named_children() if part not in own.patcher.model.children()}
     assert kept == {"text"}  # the rest is ComfyUI's to move
+
+
+def test_weights_are_listed_if_they_work_here(comfy: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that need a library are there where it is."""
+    load = comfy.nodes["SSDJanusLoad"]
+
+    def listed() -> list[str]:
+        [own] = [given for given in load.define_schema().inputs if given.id == "weights"]
+        options: list[str] = own.options["options"]
+        return options
+
+    works = ["int8", "int4", *(["nf4"] if find_spec("bitsandbytes") else [])]
+    assert listed() == ["auto", *works]
+    for weights in works:
+        [own] = load.execute("janus-shapes", "fp32", weights).args
+        assert own.model.weights == weights
+        assert own.model.decoder.layers[0].qkv in own.patcher.model.modules()
+    monkeypatch.setattr(comfy.management, "get_torch_device", lambda: torch.device("meta"))
+    assert listed() == ["auto"]  # nothing is computed there
 
 
 def test_a_model_computes_where_comfyui_does_whatever_lies_elsewhere(
@@ -158,6 +178,7 @@ def test_the_sampler_draws_what_the_engine_draws(comfy: SimpleNamespace, held: A
     settings = {
         "images_per_prompt": 3, "seed": 5, "negative": None, "guidance": 5.0, "kv_dtype": "int8", "temperature": 1.0,
         "top_k": 0, "top_p": 1.0, "budget": 9, "pin_prompt": True, "dtype": "float32",
+        "weights": "auto",
     }  # fmt: skip
     assert (report["method"], report["settings"]) == ("window", settings)
     json.dumps(report, allow_nan=False)

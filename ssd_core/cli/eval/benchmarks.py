@@ -29,6 +29,7 @@ from ..options import (
     NegativeOption,
     OutOption,
     SeedOption,
+    WeightsOption,
     make_folder,
     policies_of,
     read_model,
@@ -61,6 +62,7 @@ def command(kind: type[Benchmark]) -> Callable[..., None]:
         negative: NegativeOption = None,
         device: DeviceOption = "auto",
         dtype: DtypeOption = "auto",
+        weights: WeightsOption = "auto",
         kv_dtype: KVDtypeOption = "auto",
     ) -> None:
         policy, chosen = policies_of([method], options)[method], Sampling(**sampling)
@@ -70,7 +72,7 @@ def command(kind: type[Benchmark]) -> Callable[..., None]:
         benchmark = kind(prompts, out, images)
         make_folder(out)
         stated(out)  # refuses what is not a folder of ours before a model is read
-        loaded, _ = read_model(model, device, dtype)
+        loaded, _ = read_model(model, device, dtype, weights)
         policy = policy.fit(loaded)
         drawing = {"seed": seed, "negative": negative, "kv_dtype": kv_dtype} | asdict(chosen)
         longest = max(len(loaded.encode(prompt)) for prompt in benchmark.prompts)

@@ -32,6 +32,7 @@ from ..options import (
     ModelOption,
     ReportOption,
     SeedOption,
+    WeightsOption,
     policies_of,
     prepare_file,
     read_model,
@@ -54,6 +55,7 @@ def shapes(
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
+    weights: WeightsOption = "auto",
     kv_dtype: KVDtypeOption = "auto",
     report_to: ReportOption = None,
 ) -> None:
@@ -71,7 +73,7 @@ def shapes(
         policy = policies_of([method], options)[method]
         check_kv_dtype(kv_dtype)
         captions = held_out_prompts(prompts)
-        loaded, _ = read_model(model, device, dtype)
+        loaded, _ = read_model(model, device, dtype, weights)
         pictures = draw_all(loaded, captions, policy, batch, seed, sampling | {"kv_dtype": kv_dtype})
         result = score([picture.numpy() for picture in pictures], captions)
         about = {

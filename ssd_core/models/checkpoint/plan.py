@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ...errors import UserError
 from ..codec import build_codec
@@ -14,6 +14,7 @@ from ..janus import Janus
 from ..tokenizer import JanusTokenizer
 from .files import Checkpoint
 from .names import pieces
+from .scaled import Scaled
 from .sizes import check_family, janus_shape
 from .tensors import Tensors, absent, misshapen
 
@@ -49,6 +50,7 @@ class Plan:
         self.model = Janus(checkpoint.name, shape, tokenizer, codec, ops, device="meta", dtype=dtype)
         wanted = pieces(self.model.state_dict(), shape.decoder)
         self.pieces = {self.tensors.naming.on_disk(piece.name): piece for piece in wanted}
+        self.scaled = Scaled(checkpoint)
 
     def check(self) -> None:
         """Raise the first problem."""
@@ -58,20 +60,26 @@ class Plan:
     def problems(self) -> Iterator[UserError]:
         """All that keeps the pieces from being read, and every tensor that is neither one nor known to be unneeded."""
         entries = self.checkpoint.entries
+        yield from self.scaled.problems()
         for name, piece in self.pieces.items():
             entry = entries.get(name)
             if entry is None:
                 yield absent(self.checkpoint, name, piece.shape)
             elif entry.shape != piece.shape:
                 yield misshapen(entry, name, str(list(piece.shape)))
-            elif not entry.dtype.is_floating_point:
+            elif not entry.dtype.is_floating_point and name not in self.scaled.scales:
                 yield UserError(
                     f"{entry.file} holds the tensor {name} as {entry.dtype}, where floating point is expected; "
                     "take the weights before they were quantized."
                 )
         for name, entry in entries.items():
-            if name not in self.pieces and not self.tensors.naming.is_unneeded(name):
+            if not (name in self.pieces or self.tensors.naming.is_unneeded(name) or self.scaled.is_beside(name)):
                 yield UserError(
                     f"{entry.file} holds the tensor {name}, which a Janus of its config.json's sizes does not have; "
                     "its weights are another model's."
                 )
+
+    def read(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+        """The tensors of these names, one after the other, with their scales where the checkpoint keeps them apart."""
+        for name, tensor in self.checkpoint.read(names):
+            yield name, self.scaled.apply(name, tensor)

@@ -10,6 +10,7 @@ import torch
 from ...errors import OutOfMemoryError, is_out_of_memory
 from ..janus import Janus
 from ..placement import choose_device, choose_dtype, choose_ops, codec_dtype
+from ..small import SmallLinear, check_weights
 from .files import Checkpoint
 from .plan import Plan
 
@@ -20,6 +21,8 @@ def load(
     dtype: str | torch.dtype = "auto",
     ops: Any = None,
     text_on_cpu: bool = True,
+    weights: str = "auto",
+    computes_on: torch.device | None = None,
 ) -> Janus:
     """Read what drawing needs of a Janus into a model that is ready to draw.
 
@@ -30,16 +33,25 @@ def load(
         picture codec is kept in bfloat16 or float32, see `codec_dtype`.
     ops: the namespace of the layer classes, ComfyUI's say; unless given, what is fastest of our own.
     text_on_cpu: keep the prompt's embeddings off the device; they are read once a prompt.
+    weights: what the decoder's matrices are kept in: 'auto' is as it computes, 'int8' a byte a number, 'int4' and 'nf4'
+        half a byte and a sixteenth. They are rounded one by one as they are read.
+    computes_on: where the model is to compute, if that is not where it is kept.
 
     Each tensor goes from the file straight into its place. Raises UserError for what is absent, damaged, unknown or of
     another model, before any weight is read, and where the device's memory is too small.
     """
     place = choose_device(device)
     kind = choose_dtype(dtype, place)
+    on = computes_on or place
+    check_weights(weights, on, kind)
     plan = Plan(Checkpoint(path), ops or choose_ops(place, kind), kind, codec_dtype(kind, place))
     plan.check()
+    if weights != "auto":
+        plan.model.shrink(weights, on.type)
     allocate(plan.model, place, text_on_cpu)
     fill(plan)
+    if weights != "auto":
+        fill_small(plan, on)
     return plan.model.eval().requires_grad_(False)
 
 
@@ -60,7 +72,27 @@ def allocate(model: Janus, device: torch.device, text_on_cpu: bool) -> None:
 
 def fill(plan: Plan) -> None:
     """Read the pieces into the model, in the order in which they stand in the files."""
-    parameters, checkpoint = plan.model.state_dict(), plan.checkpoint
-    for name, tensor in checkpoint.read(name for name in checkpoint.entries if name in plan.pieces):
-        piece = plan.pieces[name]
+    parameters = plan.model.state_dict()
+    matrices = {f"{name}.weight" for name in small_layers(plan.model)}
+    plain = {name: piece for name, piece in plan.pieces.items() if piece.parameter not in matrices}
+    for name, tensor in plan.read(name for name in plan.checkpoint.entries if name in plain):
+        piece = plain[name]
         parameters[piece.parameter][piece.start : piece.start + piece.shape[0]].copy_(tensor)
+
+
+def fill_small(plan: Plan, on: torch.device) -> None:
+    """Read the matrices of small layers, one after the other, and let the layers keep them; rounded on `on`."""
+    names: dict[str, list[str]] = {}
+    for name, piece in plan.pieces.items():
+        names.setdefault(piece.parameter, []).append(name)
+    for module, layer in small_layers(plan.model).items():
+        matrix = torch.empty(layer.outputs, layer.inputs, dtype=plan.model.dtype, device=on)
+        for name, tensor in plan.read(names[f"{module}.weight"]):
+            piece = plan.pieces[name]
+            matrix[piece.start : piece.start + piece.shape[0]].copy_(tensor)
+        layer.keep(matrix)
+
+
+def small_layers(model: Janus) -> dict[str, SmallLinear]:
+    """A model's small layers by name."""
+    return {name: layer for name, layer in model.named_modules() if isinstance(layer, SmallLinear)}
