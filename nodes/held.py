@@ -30,11 +30,11 @@ class Held:
             self.model = load(path, offload, dtype, layers, weights=weights, computes_on=self.device)
             layers.adopt(self.model.codec)
         self.model.computes_on = self.device
-        weights = nn.Module()  # ComfyUI writes its own attributes onto what it moves
+        parts = nn.Module()  # ComfyUI writes its own attributes onto what it moves
         for name, part in self.model.named_children():
             if name != "text":  # the prompt's embeddings stay on the processor, where they are read once a prompt
-                weights.add_module(name, part)
-        self.patcher = CoreModelPatcher(weights, load_device=self.device, offload_device=offload)
+                parts.add_module(name, part)
+        self.patcher = CoreModelPatcher(parts, load_device=self.device, offload_device=offload)
 
     def on_device(self, needed: int) -> Janus:
         """The model, ready to draw, with `needed` bytes beside it free as far as others can make room."""
