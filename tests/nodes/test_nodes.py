@@ -37,7 +37,7 @@ def test_nodes_say_what_they_are(comfy: SimpleNamespace) -> None:
 
 def test_models_are_found_and_nothing_outside_their_folders(comfy: SimpleNamespace) -> None:
     load = comfy.nodes["SSDJanusLoad"]
-    [choice, _] = load.define_schema().inputs
+    [choice, *_] = load.define_schema().inputs
     assert choice.options["options"] == [
         "janus-shapes",
         "mine-janus",
