@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -62,6 +63,9 @@ class Theirs:
         rival = transformers.JanusForConditionalGeneration.from_pretrained(path, dtype=model.dtype)
         self.janus: Any = rival.to(model.device).eval()
         self.device, self.tokens = model.device, model.geometry.tokens
+        # transformers 5.24 calls the cache so where older ones say past_key_values
+        named = inspect.signature(self.janus.model.language_model.forward).parameters
+        self.cache_name = "cache" if "cache" in named else "past_key_values"
         ids = [model.encode(prompt) for prompt in prompts]
         width = max(map(len, ids))
         pad = self.janus.generation_config.pad_token_id
@@ -83,7 +87,7 @@ class Theirs:
     def _generate(self, seed: int, cache: Any) -> Run:
         torch.manual_seed(seed)
         begun = time.perf_counter()
-        given = {} if cache is None else {"past_key_values": cache}
+        given = {} if cache is None else {self.cache_name: cache}
         result = self.janus.generate(
             self.ids,
             attention_mask=self.mask,
@@ -94,7 +98,7 @@ class Theirs:
             return_dict_in_generate=True,
             **given,
         )
-        return Run(self._since(begun), held(result.past_key_values))
+        return Run(self._since(begun), held(result[self.cache_name]))
 
     @torch.inference_mode()
     def concatenating(self, seed: int) -> Run:
@@ -103,8 +107,9 @@ class Theirs:
         inner, begun, cache = self.janus.model, time.perf_counter(), None
         x, mask = inner.get_input_embeddings()(self.both), self.mask.repeat(2, 1)
         for _ in range(self.tokens):
-            out = inner.language_model(inputs_embeds=x, attention_mask=mask, use_cache=True, past_key_values=cache)
-            cache = out.past_key_values
+            given = {self.cache_name: cache}
+            out = inner.language_model(inputs_embeds=x, attention_mask=mask, use_cache=True, **given)
+            cache = out[self.cache_name]
             conditional, unconditional = inner.generation_head(out.last_hidden_state[:, -1]).chunk(2)
             logits = unconditional + GUIDANCE * (conditional - unconditional)
             token = torch.multinomial(logits.softmax(-1), 1)
