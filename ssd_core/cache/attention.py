@@ -16,11 +16,13 @@ def attend_slots(
 
     bias: [n, 1, m], added to the logits of the last m slots.
     """
-    logits = torch.baddbmm(q.new_empty(1), q, keys.mT, beta=0, alpha=q.shape[-1] ** -0.5)
+    empty = q.new_empty(1)
+    logits = torch.baddbmm(empty, q, keys.mT, beta=0, alpha=q.shape[-1] ** -0.5)
     if bias is not None:
         logits[:, :, -bias.shape[2] :].add_(bias)
     weights = torch.softmax(logits, -1, dtype=torch.float32)
-    return weights, torch.bmm(weights.to(values.dtype), values, out=output)
+    # a plain bmm of single rows torch.compile would take apart on the processor, into a loop half as fast
+    return weights, torch.baddbmm(empty, weights.to(values.dtype), values, beta=0, out=output)
 
 
 def attend_scaled(
