@@ -112,6 +112,16 @@ def test_spatial_heads_keep_a_row_and_one_more_and_semantic_heads_the_rest() -> 
     ).tolist()
 
 
+def test_spatial_heads_keep_as_many_tokens_as_they_are_told() -> None:
+    head_map = random_map(PRO)
+    narrow, wide = (kinds_of(SSD(0.2, spatial=tokens, head_map=head_map), PRO, 24) for tokens in (30, 60))
+    for kinds, tokens in ((narrow, 30), (wide, 60)):
+        (spatial,), (semantic,) = kinds["spatial"], kinds["semantic"]
+        assert spatial.slots - 24 - tokens in range(2)  # what flooring leaves over
+        assert semantic.slots > 120 > spatial.slots
+    assert max(keep.slots for keep in wide["semantic"]) < min(keep.slots for keep in narrow["semantic"])
+
+
 @given(
     budget=st.one_of(st.floats(0.02, 1.0), st.integers(2, 50)),
     prompt=st.integers(2, 30),
@@ -254,6 +264,7 @@ def test_a_refresh_is_a_row_or_a_count(refresh: Any, steps: int) -> None:
         (lambda: ADSA(0), "budget of 0"),
         (lambda: ADSA(refresh=0), "refresh"),
         (lambda: ADSA(recent=-1), "recent"),
+        (lambda: SSD(spatial=0), "spatial"),
         (lambda: SSD(half_life=0.0), "half_life"),
         (lambda: SSD(half_life=math.nan), "half_life"),
         (lambda: SSD(literal=True, recent=3), "literal"),

@@ -89,16 +89,17 @@ class Cells:
         """How far the distributions are from the full cache's, how well right pictures are foreseen, and how far the
         pictures are from the full cache's."""
         policy, full, scenes = way.policy(), self.reference(batch), batch.tokens
-        plain = prompt_rows(self.model, batch.prompts, 1, None, Sampling(1.0))
         pairs = list(zip(full.pictures.numpy(), self.draw(way, batch).images.numpy(), strict=True))
-        return {
+        found = {
             "kl": short(divergence(full.logits, full.forced(policy, way.kv_dtype)).tolist()),
-            "cross_entropy": short(
-                surprise(forced_logits(self.model, policy, plain, scenes, way.kv_dtype), scenes).tolist()
-            ),
             "squared_error": short(mean_squared_error(one, other) for one, other in pairs),
             "ssim": short(structural_similarity(one, other, channel_axis=2, data_range=1) for one, other in pairs),
         }
+        if not getattr(policy, "guided_only", False):
+            plain = prompt_rows(self.model, batch.prompts, 1, None, Sampling(1.0))
+            foreseen = forced_logits(self.model, policy, plain, scenes, way.kv_dtype)
+            found["cross_entropy"] = short(surprise(foreseen, scenes).tolist())
+        return found
 
     def full_itemsize(self, way: Way) -> int:
         """Bytes a number of the full cache that a way is measured against: those of a model in 16 bits for what is kept

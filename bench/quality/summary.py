@@ -30,7 +30,7 @@ class Row:
     peak_bytes: the most that drawing a batch held. seconds: of the token loop, of all batches.
     forced: prompts that the rest was measured on.
     kl: of the guided distribution from the full cache's, which both are given, in nats a token.
-    cross_entropy: of right pictures, from the conditional rows alone, in nats a token.
+    cross_entropy: of right pictures, from the conditional rows alone, in nats a token; not of methods that need both.
     squared_error, ssim: between the pictures and the full cache's, of 0..1; psnr: of the former, None where it is 0.
     """
 
@@ -96,7 +96,7 @@ def row_of(records: Sequence[Record], full: dict[int, list[int]]) -> Row:
         }
     if forced:
         names = ("kl", "cross_entropy", "squared_error", "ssim")
-        figures |= {name: float(joined(forced, name).mean()) for name in names}
+        figures |= {name: float(joined(forced, name).mean()) for name in names if name in forced[0]}
         error = figures["squared_error"]
         figures |= {"forced": len(joined(forced, "kl")), "psnr": -10 * math.log10(error) if error else None}
     return Row(

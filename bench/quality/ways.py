@@ -14,7 +14,10 @@ from ssd_core.cli.fields import flag, parameters
 from ssd_core.errors import UserError
 from ssd_core.policies import METHODS, Full, Policy
 
+from .questions import QUESTIONS
+
 BUDGETS = (0.5, 0.2, 0.125, 0.08, 0.05)
+KNOWN = METHODS | QUESTIONS
 
 
 @dataclass(frozen=True)
@@ -33,9 +36,9 @@ def variant_of(name: str) -> Variant:
     Raises UserError for a name that begins with no method, and for options that the method does not take.
     """
     method, *words = shlex.split(name)
-    if method not in METHODS:
-        raise UserError(f"There is no method {method!r}; choose from {', '.join(METHODS)}.")
-    known = parameters({method: METHODS[method]})
+    if method not in KNOWN:
+        raise UserError(f"There is no method {method!r}; choose from {', '.join(KNOWN)}.")
+    known = parameters({method: KNOWN[method]})
     parser = argparse.ArgumentParser(method, allow_abbrev=False, exit_on_error=False)
     for parameter in known.values():
         if parameter.kinds == (bool,):
@@ -64,7 +67,7 @@ class Way:
     def policy(self) -> Policy:
         """Raises UserError where the method refuses the budget."""
         variant = variant_of(self.method)
-        cls: Any = METHODS[variant.method]
+        cls: Any = KNOWN[variant.method]
         return cls(**({"budget": self.budget} if has_budget(self.method) else {}), **variant.options)
 
     @property
@@ -96,7 +99,7 @@ FULL = Way(next(name for name, cls in METHODS.items() if cls is Full), 1.0)
 
 def has_budget(method: str) -> bool:
     """Whether a method takes a budget."""
-    cls: Any = METHODS[variant_of(method).method]
+    cls: Any = KNOWN[variant_of(method).method]
     return "budget" in {field.name for field in fields(cls)}
 
 

@@ -25,6 +25,7 @@ class SSD(RankingPolicy):
     budget: mean slots per head, a share of prompt + image such as 0.2 or a count of tokens such as 115.
     refresh: tokens between two rankings, or 'row'; it takes no memory beyond the budget.
     tau: where semantic begins.
+    spatial: newest image tokens that spatial heads hold; a row and one token unless given.
     recent: newest tokens never dropped where tokens are ranked; the method's own number unless given.
     half_life: rows after which attention received counts half; the method's own number unless given.
     pin_prompt: whether the prompt is never dropped; on unless given.
@@ -36,6 +37,7 @@ class SSD(RankingPolicy):
     budget: int | float = 0.2
     refresh: int | Literal["row"] = "row"
     tau: float = SPATIAL
+    spatial: int | None = None
     recent: int | None = None
     half_life: float | None = None
     pin_prompt: bool | None = None
@@ -47,6 +49,8 @@ class SSD(RankingPolicy):
         check_refresh(self.refresh)
         check_tau(self.tau)
         check_recent(self.recent)
+        if self.spatial is not None and self.spatial < 1:
+            raise UserError(f"spatial is a number of tokens of at least 1, not {self.spatial}.")
         if self.half_life is not None and not self.half_life > 0:
             raise UserError(f"half_life is a number of rows above 0, not {self.half_life}.")
         if self.literal and (self.recent, self.half_life, self.pin_prompt) != (None, None, None):
@@ -65,7 +69,7 @@ class SSD(RankingPolicy):
         semantic = self.head_map.semantic(self.tau, geometry)
         heads, wide = semantic.numel(), int(semantic.sum())
         narrow = heads - wide
-        window = min(pinned + geometry.columns + 1, mean) if wide else mean
+        window = min(pinned + (self.spatial or geometry.columns + 1), mean) if wide else mean
         share = min((mean * heads - window * narrow) // wide, geometry.cached_tokens(prompt)) if wide else 0
         if narrow:  # what semantic heads cannot use goes back
             window = min((mean * heads - share * wide) // narrow, geometry.cached_tokens(prompt))

@@ -134,6 +134,7 @@ CASES: dict[str, dict[str, list[Case]]] = {
         "method.ssd.budget": [method("ssd", budget="9")],
         "method.ssd.refresh": [method("ssd", refresh="2")],
         "method.ssd.tau": [method("ssd", tau=0.5)],
+        "method.ssd.spatial": [method("ssd", spatial="2")],
         "method.ssd.recent": [method("ssd", recent="3")],
         "method.ssd.half_life": [method("ssd", half_life="2")],
         "method.ssd.pin_prompt": [method("ssd", pin_prompt="no")],
