@@ -20,6 +20,8 @@ SMALL: dict[str, type[SmallLinear]] = {"int8": Int8, "int4": Int4, "nf4": NF4}
 WEIGHTS = ("auto", *SMALL)  # auto: as the model computes
 SIDE = 64  # of the matrix that is tried
 TOLERANCE = 0.3  # of its product, relative; four bits err by a tenth
+# of what a device, or a library, may raise that cannot do it
+FAILURES = RuntimeError, AttributeError, AssertionError, ImportError, LookupError, OSError, TypeError, ValueError
 
 
 def check_weights(weights: str, device: torch.device | None = None, dtype: torch.dtype = torch.bfloat16) -> None:
@@ -40,7 +42,7 @@ def refusal(weights: str, device: torch.device, dtype: torch.dtype) -> str | Non
     """Why weights cannot be kept so there, in a sentence; None where they can."""
     kind = SMALL[weights]
     try:
-        why = failure(kind, matrix(), device, dtype)
+        why = failure(kind, trial_matrix(), device, dtype)
     except ModuleNotFoundError as absent:
         if kind.LIBRARY is None or absent.name != kind.LIBRARY:
             raise
@@ -48,7 +50,7 @@ def refusal(weights: str, device: torch.device, dtype: torch.dtype) -> str | Non
     return why and f"{weights} weights {why}; take others, or 'auto'."
 
 
-def matrix() -> Tensor:
+def trial_matrix() -> Tensor:
     """What is tried, [SIDE, SIDE]."""
     return torch.randn(SIDE, SIDE, generator=torch.Generator().manual_seed(0))
 
@@ -68,6 +70,6 @@ def failure(kind: Kind, matrix: Tensor | Packed, device: torch.device, dtype: to
         error = float((layer.to(device)(x).float() - exact).norm() / exact.norm())
     except ModuleNotFoundError:
         raise
-    except (RuntimeError, AttributeError, AssertionError, ImportError, OSError, TypeError, ValueError) as failed:
+    except FAILURES as failed:
         return f"do not work on {device} here ({first_line(failed)})"
     return None if error < TOLERANCE else f"give wrong results on {device} here"
