@@ -54,8 +54,9 @@ class Load(io.ComfyNode):
                     options=weights_here(),
                     default="auto",
                     optional=True,
-                    tooltip="What the decoder's matrices are kept in: auto is the precision, int8 a byte a number, "
-                    "int4 and nf4 half a byte. Only what works here is listed; nf4 needs bitsandbytes.",
+                    tooltip="What the decoder's matrices are kept in: auto is the precision, or what a quantized file "
+                    "has; full is always the precision; fp8 and int8 are a byte a number, int4 and nf4 half a byte. "
+                    "Only what works here is listed; nf4 needs bitsandbytes.",
                 ),
             ],
             outputs=[JanusModel.Output(display_name="model")],
