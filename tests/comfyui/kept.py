@@ -86,39 +86,41 @@ def of_copy(path: str) -> dict[str, object]:
 def of_choice(weights: str) -> dict[str, object]:
     """The embedded model with its weights kept so, where ComfyUI loads half of it onto a card, and half of it onto
     the processor, whose results can be looked at."""
-    from ssd_janus import ssd_core  # type: ignore[import-not-found]
-    from ssd_janus.ssd_core.models.small import SMALL  # type: ignore[import-not-found]
-    from ssd_janus.ssd_core.step import prefill, step  # type: ignore[import-not-found]
-
     plain, tokens = embedded()
     model, patcher = movable(weights, CARD)
     half = patcher.model_size() // 2
     patcher.partially_load(CARD, half)
-    model.computes_on = CARD
-    ids = model.encode(PROMPT)
-    with Mixing() as mixing:
-        if weights in SMALL:
-            mixing.watch(SMALL[weights])
-        cache = prefill(model, ssd_core.Full(), [ids])
-        step(
-            model,
-            cache,
-            torch.empty(1, model.shape.decoder.hidden, device=CARD),
-            torch.tensor([[len(ids) - 1]], device=CARD),
-        )
+    mixed = step_on_the_card(model)
     places = [part.device.type for part in model.decoder.parameters()]
     here, loaded = movable(weights, PROCESSOR)
     before = drawn(here, HOT)
     loaded.partially_load(PROCESSOR, half)
     return {
         "bytes": patcher.model_size(),
-        "mixed": sorted(mixing.found),
+        "mixed": mixed,
         "on the card": patcher.loaded_size(),
         "places": sorted({*places}),
         "kl to plain": divergence(plain, here, tokens),
         "partly as wholly": share(drawn(here, HOT), before),
         "drawn as plain": share(drawn(here), tokens),
     }
+
+
+def step_on_the_card(model: Any) -> list[str]:
+    """What computes with tensors of several devices in a prompt and a step, where a model is to compute on the card."""
+    from ssd_janus import ssd_core  # type: ignore[import-not-found]
+    from ssd_janus.ssd_core.models.small import SMALL  # type: ignore[import-not-found]
+    from ssd_janus.ssd_core.step import prefill, step  # type: ignore[import-not-found]
+
+    model.computes_on = CARD
+    ids = model.encode(PROMPT)
+    x, positions = torch.empty(1, model.shape.decoder.hidden, device=CARD), torch.tensor([[len(ids) - 1]], device=CARD)
+    with Mixing() as mixing:
+        if model.weights in SMALL:
+            mixing.watch(SMALL[model.weights])
+        logits = step(model, prefill(model, ssd_core.Full(), [ids]), x, positions)
+    assert logits.device == CARD
+    return sorted(mixing.found)
 
 
 @cache
@@ -136,16 +138,17 @@ def held(path: str, weights: str) -> Any:
     return own
 
 
-def movable(weights: str, device: torch.device) -> tuple[Any, Any]:
+def movable(weights: str, device: torch.device, kind: str = "ModelPatcher") -> tuple[Any, Any]:
     """A model as for a card, made on the processor all the same, and what moves its decoder there."""
-    from comfy.model_patcher import ModelPatcher
+    import comfy.model_patcher
     from ssd_janus.nodes import layers, quantized
     from ssd_janus.ssd_core.models.checkpoint import load  # type: ignore[import-not-found]
 
     kinds = quantized.kinds(weights, PROCESSOR, torch.float32)
     model = load("janus-shapes", PROCESSOR, "fp32", layers, weights=weights, computes_on=PROCESSOR, kinds=kinds)
     layers.adopt(model)
-    return model, ModelPatcher(model.decoder, load_device=device, offload_device=PROCESSOR)
+    patcher = getattr(comfy.model_patcher, kind)
+    return model, patcher(model.decoder, load_device=device, offload_device=PROCESSOR)
 
 
 def drawn(model: Any, temperature: float = 1.0) -> Tensor:

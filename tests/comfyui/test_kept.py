@@ -34,21 +34,31 @@ COPIES = {
 
 
 @pytest.fixture(scope="module", params=["COMFYUI_PATH", "COMFYUI_OLDEST_PATH"])
-def seen(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What kept.py says."""
-    comfyui = checkout(request.param)
-    if comfyui is None:
+def comfyui(request: pytest.FixtureRequest) -> Path:
+    """The checkout at hand, and the oldest that will do."""
+    found = checkout(request.param)
+    if found is None:
         pytest.skip(f"{request.param} names no ComfyUI (and COMFYUI_PYTHON its Python)")
+    return found
+
+
+def told(script: str, *arguments: Path) -> dict[str, Any]:
+    """What a script beside this file prints."""
+    python = os.environ.get("COMFYUI_PYTHON", sys.executable)
+    command = [python, str(Path(__file__).with_name(script)), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True)  # noqa: S603
+    assert done.returncode == 0, done.stderr[-4000:]
+    printed: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return printed
+
+
+@pytest.fixture(scope="module")
+def seen(comfyui: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What kept.py says."""
     folder = tmp_path_factory.mktemp("copies")
     for name, (kept, old) in COPIES.items():
         write_quantized(folder / name, kept, old)
-    python, script = os.environ.get("COMFYUI_PYTHON", sys.executable), Path(__file__).with_name("kept.py")
-    done = subprocess.run(  # noqa: S603
-        [python, str(script), str(comfyui), str(folder)], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return told
+    return told("kept.py", comfyui, folder)
 
 
 def test_choices_are_comfyui_s_and_the_engine_s(seen: dict[str, Any]) -> None:
@@ -80,3 +90,12 @@ def test_a_model_that_is_loaded_in_part_computes_where_it_should(seen: dict[str,
         assert own["partly as wholly"] == 1, weights
         assert 1e-9 < own["kl to plain"] < KL[weights], weights
         assert own["drawn as plain"] > 0.95, weights
+
+
+def test_dynamic_vram_brings_each_matrix_by_itself(comfyui: Path) -> None:
+    choices = told("staged.py", comfyui)
+    assert {"auto", "fp8", "int8", "int4"} <= {*choices}
+    for weights, own in choices.items():
+        assert own["mixed"] == [], weights
+        assert own["places"] == ["cpu"], weights
+        assert own["brought"] == [2] * 6 * (7 if weights == "fp8" else 4), weights  # for the prompt, for the step
