@@ -10,7 +10,7 @@ from torch import nn
 from ..ssd_core.heads.headmap import HeadMap
 from ..ssd_core.models.janus import Janus
 from ..ssd_core.models.placement import choose_dtype
-from . import layers
+from . import layers, quantized
 
 
 class Held:
@@ -24,16 +24,23 @@ class Held:
         self.device = management.get_torch_device()
         offload = management.unet_offload_device()
         dtype = choose_dtype(precision, self.device)
-        if self.device.type == "cpu":  # where the engine's own layers are faster, and nothing is moved
-            self.model: Janus = load(path, offload, dtype, weights=weights)
-        else:
-            self.model = load(path, offload, dtype, layers, weights=weights, computes_on=self.device)
-            layers.adopt(self.model.codec)
+        on_processor = self.device.type == "cpu"  # where the engine's own layers are faster, and nothing is moved
+        self.model: Janus = load(
+            path,
+            offload,
+            dtype,
+            None if on_processor else layers,
+            weights=weights,
+            computes_on=self.device,
+            kinds=quantized.kinds(weights, self.device, dtype),
+        )
+        if not on_processor:
+            layers.adopt(self.model)
         self.model.computes_on = self.device
         parts = nn.Module()  # ComfyUI writes its own attributes onto what it moves
         for name, part in self.model.named_children():
             if name != "text":  # the prompt's embeddings stay on the processor, where they are read once a prompt
-                parts.add_module(name, part)
+                parts.add_module(name, part.to(offload))
         self.patcher = CoreModelPatcher(parts, load_device=self.device, offload_device=offload)
 
     def on_device(self, needed: int) -> Janus:

@@ -4,8 +4,12 @@ to where and in what their input is. An `ops` namespace.
 
 from __future__ import annotations
 
-from comfy.ops import manual_cast
-from torch import nn
+from functools import cache
+
+from comfy.ops import CastWeightBiasOp, cast_bias_weight, manual_cast, uncast_bias_weight
+from torch import Tensor, nn
+
+from ..ssd_core.models.small import SmallLinear
 
 RMSNorm = manual_cast.RMSNorm
 
@@ -26,8 +30,27 @@ class Embedding(manual_cast.Embedding):
     _load_from_state_dict = nn.Module._load_from_state_dict
 
 
+class MovedLinear(CastWeightBiasOp, SmallLinear):
+    """A layer of the engine's own small ones that computes wherever its input is."""
+
+    bias = None  # ComfyUI asks
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [rows, inputs] -> [rows, outputs]."""
+        weight, _, stream = cast_bias_weight(self, dtype=self.weight.dtype, device=x.device, offloadable=True)
+        product = self.product(x, weight, self.scales.to(x.device))
+        uncast_bias_weight(self, weight, None, stream)
+        return product
+
+
+@cache
+def moved(kind: type[SmallLinear]) -> type[SmallLinear]:
+    """The same kind of layer, which ComfyUI may keep elsewhere."""
+    return type(f"Moved{kind.__name__}", (MovedLinear, kind), {})
+
+
 def adopt(model: nn.Module) -> None:
-    """Make torch's own layers in a model that is built already, the picture codec of transformers say, ComfyUI's.
+    """Make layers that are built already, the picture codec's of transformers and the engine's small ones, ComfyUI's.
 
     Without it, where ComfyUI has loaded half a model, a picture would have to pass from device to device.
     """
@@ -36,3 +59,5 @@ def adopt(model: nn.Module) -> None:
             if type(layer) is kind:
                 layer.__class__ = getattr(manual_cast, kind.__name__)
                 layer.bias = getattr(layer, "bias", None)  # what ComfyUI's Embedding has as well
+        if isinstance(layer, SmallLinear):
+            layer.__class__ = moved(type(layer))

@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from ..ssd_core.models.placement import choose_dtype
 from ..ssd_core.models.small import possible_weights
-from . import folders
+from . import folders, quantized
 from .held import Held
 from .hub import complete, download
 from .links import CATEGORY, JanusModel
@@ -19,7 +19,9 @@ PRECISIONS = ["auto", "bf16", "fp16", "fp32"]
 def weights_here() -> list[str]:
     """What weights can be kept in on the device that ComfyUI computes on."""
     device = management.get_torch_device()
-    return possible_weights(device, choose_dtype("auto", device))
+    dtype = choose_dtype("auto", device)
+    auto, *small = possible_weights(device, dtype)
+    return [auto, *quantized.possible(device, dtype), *small]
 
 
 class Load(io.ComfyNode):
@@ -52,8 +54,9 @@ class Load(io.ComfyNode):
                     options=weights_here(),
                     default="auto",
                     optional=True,
-                    tooltip="What the decoder's matrices are kept in: auto is the precision, int8 a byte a number, "
-                    "int4 and nf4 half a byte. Only what works here is listed; nf4 needs bitsandbytes.",
+                    tooltip="What the decoder's matrices are kept in: auto is the precision, or what a quantized file "
+                    "has; full is always the precision; fp8 and int8 are a byte a number, int4 and nf4 half a byte. "
+                    "Only what works here is listed; nf4 needs bitsandbytes.",
                 ),
             ],
             outputs=[JanusModel.Output(display_name="model")],

@@ -15,7 +15,7 @@ from .base import Geometry, ImageModel
 from .codec import build_codec
 from .decoder import Decoder, DecoderShape
 from .placement import choose_ops
-from .small import SmallLinear, shrink
+from .small import SMALL, copy_kept, shrink
 
 
 @dataclass(frozen=True)
@@ -147,12 +147,11 @@ class Janus(ImageModel):
         ops = choose_ops(self.device, self.dtype)
         codec = build_codec(self.shape.vq).to(self.codec.post_quant_conv.weight.dtype)
         skeleton = Janus(self.name, self.shape, self.tokenizer, codec, ops, device="meta", dtype=self.dtype)
-        if isinstance(own := self.decoder.layers[0].qkv, SmallLinear):
-            skeleton.shrink(self.weights, own.on)
+        copy_kept(self.decoder, skeleton.decoder)
         return skeleton
 
     def shrink(self, weights: str, on: str) -> None:
         """Keep the decoder's matrices in fewer bits, see `small.shrink`; all else stays as it is. For a model on the
-        meta device."""
-        shrink(self.decoder, weights, on)
+        meta device. weights: of SMALL."""
+        shrink(self.decoder, lambda _: SMALL[weights], on)
         self.weights = weights

@@ -6,7 +6,6 @@ the weights stay where they are, and the card is torch's meta device, which know
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -15,31 +14,20 @@ from typing import Any
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from launch import declare_missing_operators  # type: ignore[import-not-found]
+from inside import begin, load_pack  # type: ignore[import-not-found]
 
-ROOT = Path(__file__).parents[2]
 CARD, PROCESSOR = torch.device("meta"), torch.device("cpu")
 
 
 def main(checkout: str) -> None:
-    sys.path[0] = checkout
-    kept = declare_missing_operators()  # noqa: F841
-    import comfy.cli_args
-
-    comfy.cli_args.args.cpu = True
+    kept = begin(checkout)  # noqa: F841
     import comfy.memory_management
     import comfy.model_management
 
     comfy.memory_management.aimdo_enabled = True
     comfy.model_management.WINDOWS = True  # where ComfyUI 0.19 already did what 0.33 does everywhere
     comfy.model_management.get_torch_device = lambda: CARD
-    spec = importlib.util.spec_from_file_location(
-        "ssd_janus", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    sys.modules["ssd_janus"] = pack = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(pack)
+    load_pack()
     print(json.dumps(seen()))  # noqa: T201
 
 

@@ -114,6 +114,20 @@ def test_text_to_image_shows_what_its_prompt_says(server: Server) -> None:
     assert f"{report['memory']['kv_bytes_full'] / report['memory']['kv_bytes']:.1f} times fewer" in text
 
 
+def test_a_quantized_file_draws_as_well_and_takes_half_the_memory(server: Server) -> None:
+    bytes_of: dict[str, int] = {}
+    for model in ("janus-shapes", "fp8"):
+        prompt = drawing()
+        [load], [sampler] = of_class(prompt, "SSDJanusLoad"), of_class(prompt, "SSDJanusSampler")
+        prompt[load]["inputs"]["model"] = model
+        server.forget()
+        run = succeeded(server.run(prompt))
+        [report], [picture] = run.outputs[sampler]["ssd_janus"], server.pictures(run)
+        bytes_of[model] = report["memory"]["weights_bytes"]
+        assert judge(np.asarray(picture), prompt[sampler]["inputs"]["prompt"]).right
+    assert bytes_of["fp8"] < 0.5 * bytes_of["janus-shapes"]
+
+
 def test_the_browser_sees_the_picture_grow_and_the_memory(server: Server) -> None:
     server.forget()
     prompt = drawing()

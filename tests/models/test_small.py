@@ -45,7 +45,7 @@ def forgetful() -> Iterator[None]:
 
 def layer(weights: str, inputs: int, outputs: int, matrix: torch.Tensor) -> SmallLinear:
     made = SMALL[weights](inputs, outputs, "cpu", torch.float32).to_empty(device=CPU)
-    made.keep(matrix)
+    made.take([matrix], CPU)
     return made
 
 

@@ -13,6 +13,8 @@ from typing import Any, ClassVar
 
 import torch
 
+from tests.nodes import quant_ops
+
 ROOT = Path(__file__).parents[2]
 PACK = "ssd_janus_pack"
 
@@ -163,7 +165,7 @@ def load_pack(models: Path, version: str = "0.33.0") -> tuple[ModuleType, Manage
     stand_ins = {
         "comfy": module("comfy"),
         "comfy.model_management": management,
-        "comfy.ops": module("comfy.ops", manual_cast=torch.nn),
+        "comfy.ops": quant_ops.module(),
         "comfy.model_patcher": module("comfy.model_patcher", CoreModelPatcher=CoreModelPatcher),
         "comfy.utils": module("comfy.utils", ProgressBar=ProgressBar),
         "comfy_api": module("comfy_api"),

@@ -116,7 +116,11 @@ CASES: dict[str, dict[str, list[Case]]] = {
             Case(load, setting(model="../secret"), "There is no model"),
         ],
         "precision": [Case(load, setting(precision="bf16"))],
-        "weights": [Case(load, setting(weights="int8")), Case(load, setting(weights="int2"), "Weights are kept in")],
+        "weights": [
+            Case(load, setting(weights="int8")),
+            Case(load, setting(weights="fp8")),
+            Case(load, setting(weights="int2"), "Weights are kept in"),
+        ],
     },
     "SSDJanusCompression": {
         "method": [

@@ -74,7 +74,7 @@ def test_weights_are_listed_if_they_work_here(comfy: SimpleNamespace, monkeypatc
         options: list[str] = own.options["options"]
         return options
 
-    works = ["int8", "int4", *(["nf4"] if find_spec("bitsandbytes") else [])]
+    works = ["full", "fp8", "int8", "int4", *(["nf4"] if find_spec("bitsandbytes") else [])]
     assert listed() == ["auto", *works]
     for weights in works:
         [own] = load.execute("janus-shapes", "fp32", weights).args

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ...errors import UserError
 from ..codec import build_codec
 from ..janus import Janus
+from ..small import Packed
 from ..tokenizer import JanusTokenizer
 from .files import Checkpoint
 from .names import pieces
@@ -79,7 +80,15 @@ class Plan:
                     "its weights are another model's."
                 )
 
-    def read(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
-        """The tensors of these names, one after the other, with their scales where the checkpoint keeps them apart."""
+    def parts(self, parameter: str) -> list[str]:
+        """The checkpoint's names of what fills one of the model's parameters, from its first row to its last."""
+        return [name for name, piece in self.pieces.items() if piece.parameter == parameter]
+
+    def kept_in(self, parameter: str) -> list[torch.dtype]:
+        """What the checkpoint holds these parts in."""
+        return [self.checkpoint.entries[name].dtype for name in self.parts(parameter)]
+
+    def read(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor | Packed]]:
+        """The tensors of these names, one after the other, as the checkpoint keeps them."""
         for name, tensor in self.checkpoint.read(names):
-            yield name, self.scaled.apply(name, tensor)
+            yield name, self.scaled.packed(name, tensor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from ...errors import OutOfMemoryError, is_out_of_memory
 from ..janus import Janus
 from ..placement import choose_device, choose_dtype, choose_ops, codec_dtype
-from ..small import SmallLinear, check_weights
+from ..small import SMALL, KeptLinear, Kind, Packed, check_weights, shrink
 from .files import Checkpoint
 from .plan import Plan
 
@@ -23,6 +24,7 @@ def load(
     text_on_cpu: bool = True,
     weights: str = "auto",
     computes_on: torch.device | None = None,
+    kinds: Callable[[Sequence[torch.dtype]], Kind | None] | None = None,
 ) -> Janus:
     """Read what drawing needs of a Janus into a model that is ready to draw.
 
@@ -36,6 +38,8 @@ def load(
     weights: what the decoder's matrices are kept in: 'auto' is as it computes, 'int8' a byte a number, 'int4' and 'nf4'
         half a byte and a sixteenth. They are rounded one by one as they are read.
     computes_on: where the model is to compute, if that is not where it is kept.
+    kinds: other layers for the decoder's matrices than `weights`, which is then a mere name: by what the files hold the
+        parts of a matrix in, the kind that is to keep it, None for a plain one.
 
     Each tensor goes from the file straight into its place. Raises UserError for what is absent, damaged, unknown or of
     another model, before any weight is read, and where the device's memory is too small.
@@ -43,15 +47,15 @@ def load(
     place = choose_device(device)
     kind = choose_dtype(dtype, place)
     on = computes_on or place
-    check_weights(weights, on, kind)
+    if kinds is None:
+        check_weights(weights, on, kind)
     plan = Plan(Checkpoint(path), ops or choose_ops(place, kind), kind, codec_dtype(kind, place))
     plan.check()
-    if weights != "auto":
-        plan.model.shrink(weights, on.type)
+    adopt(plan, kinds or (lambda _: SMALL.get(weights)), on)
+    plan.model.weights = weights
     allocate(plan.model, place, text_on_cpu)
     fill(plan)
-    if weights != "auto":
-        fill_small(plan, on)
+    fill_kept(plan, on)
     return plan.model.eval().requires_grad_(False)
 
 
@@ -70,29 +74,28 @@ def allocate(model: Janus, device: torch.device, text_on_cpu: bool) -> None:
         ) from error
 
 
+def adopt(plan: Plan, kinds: Callable[[Sequence[torch.dtype]], Kind | None], on: torch.device) -> None:
+    """Give an empty model the layers that are to keep its decoder's matrices."""
+    shrink(plan.model.decoder, lambda name: kinds(plan.kept_in(f"decoder.{name}.weight")), on.type)
+
+
 def fill(plan: Plan) -> None:
     """Read the pieces into the model, in the order in which they stand in the files."""
     parameters = plan.model.state_dict()
-    matrices = {f"{name}.weight" for name in small_layers(plan.model)}
+    matrices = {f"{name}.weight" for name in kept_layers(plan.model)}
     plain = {name: piece for name, piece in plan.pieces.items() if piece.parameter not in matrices}
     for name, tensor in plan.read(name for name in plan.checkpoint.entries if name in plain):
         piece = plain[name]
-        parameters[piece.parameter][piece.start : piece.start + piece.shape[0]].copy_(tensor)
+        values = tensor.unpacked() if isinstance(tensor, Packed) else tensor
+        parameters[piece.parameter][piece.start : piece.start + piece.shape[0]].copy_(values)
 
 
-def fill_small(plan: Plan, on: torch.device) -> None:
-    """Read the matrices of small layers, one after the other, and let the layers keep them; rounded on `on`."""
-    names: dict[str, list[str]] = {}
-    for name, piece in plan.pieces.items():
-        names.setdefault(piece.parameter, []).append(name)
-    for module, layer in small_layers(plan.model).items():
-        matrix = torch.empty(layer.outputs, layer.inputs, dtype=plan.model.dtype, device=on)
-        for name, tensor in plan.read(names[f"{module}.weight"]):
-            piece = plan.pieces[name]
-            matrix[piece.start : piece.start + piece.shape[0]].copy_(tensor)
-        layer.keep(matrix)
+def fill_kept(plan: Plan, on: torch.device) -> None:
+    """Read the matrices that layers keep in a way of their own, one after the other."""
+    for module, layer in kept_layers(plan.model).items():
+        layer.take((part for _, part in plan.read(plan.parts(f"{module}.weight"))), on)
 
 
-def small_layers(model: Janus) -> dict[str, SmallLinear]:
-    """A model's small layers by name."""
-    return {name: layer for name, layer in model.named_modules() if isinstance(layer, SmallLinear)}
+def kept_layers(model: Janus) -> dict[str, KeptLinear]:
+    """A model's layers of that sort, by name."""
+    return {name: layer for name, layer in model.named_modules() if isinstance(layer, KeptLinear)}

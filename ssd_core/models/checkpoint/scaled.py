@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ...errors import UserError
+from ..small import Packed
 from .files import Checkpoint, parse
 
 SCALES = (".weight_scale", ".scale_weight")  # today's name, and that of "scaled fp8" files
@@ -60,12 +61,12 @@ class Scaled:
                     "read; take the original weights."
                 )
 
-    def apply(self, name: str, tensor: Tensor) -> Tensor:
-        """A matrix with its scale; any other tensor as it is."""
+    def packed(self, name: str, tensor: Tensor) -> Tensor | Packed:
+        """A tensor in 8 bits with its scale, 1 for floating point without one; any other as it is."""
         if name not in self.scales:
-            return tensor
+            return Packed(tensor, torch.ones(())) if tensor.dtype in DTYPES else tensor
         [(_, scale)] = self.checkpoint.read([self.scales[name]])
-        return tensor.float() * scale.float().reshape(-1, *[1] * (tensor.ndim - 1))
+        return Packed(tensor, scale.reshape(()) if scale.numel() == 1 else scale.reshape(-1, *[1] * (tensor.ndim - 1)))
 
     def _formats(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """What is said of each layer: beside its matrix, or in the file's metadata."""

@@ -1,7 +1,21 @@
 """The decoder's matrices in fewer bits, by products of torch and bitsandbytes; what they multiply stays as it is."""
 
-from .choice import WEIGHTS, check_weights, possible_weights
-from .linear import SmallLinear
-from .shrink import shrink
+from .choice import SMALL, WEIGHTS, check_weights, failure, possible_weights, trial_matrix
+from .linear import KeptLinear, SmallLinear
+from .packed import Packed
+from .shrink import Kind, copy_kept, shrink
 
-__all__ = ["WEIGHTS", "SmallLinear", "check_weights", "possible_weights", "shrink"]
+__all__ = [
+    "SMALL",
+    "WEIGHTS",
+    "KeptLinear",
+    "Kind",
+    "Packed",
+    "SmallLinear",
+    "check_weights",
+    "copy_kept",
+    "failure",
+    "possible_weights",
+    "shrink",
+    "trial_matrix",
+]

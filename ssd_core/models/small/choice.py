@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 import torch
+from torch import Tensor
 
 from ...errors import UserError
 from ..placement import first_line
@@ -12,11 +13,15 @@ from .int4 import Int4
 from .int8 import Int8
 from .linear import SmallLinear
 from .nf4 import NF4
+from .packed import Packed
+from .shrink import Kind
 
 SMALL: dict[str, type[SmallLinear]] = {"int8": Int8, "int4": Int4, "nf4": NF4}
 WEIGHTS = ("auto", *SMALL)  # auto: as the model computes
 SIDE = 64  # of the matrix that is tried
 TOLERANCE = 0.3  # of its product, relative; four bits err by a tenth
+# of what a device, or a library, may raise that cannot do it
+FAILURES = RuntimeError, AttributeError, AssertionError, ImportError, LookupError, OSError, TypeError, ValueError
 
 
 def check_weights(weights: str, device: torch.device | None = None, dtype: torch.dtype = torch.bfloat16) -> None:
@@ -34,27 +39,37 @@ def possible_weights(device: torch.device, dtype: torch.dtype) -> list[str]:
 
 @cache
 def refusal(weights: str, device: torch.device, dtype: torch.dtype) -> str | None:
-    """Why weights cannot be kept so there, in a sentence; None where they can. A layer is made and used to tell."""
+    """Why weights cannot be kept so there, in a sentence; None where they can."""
     kind = SMALL[weights]
     try:
-        error = trial(kind, device, dtype)
+        why = failure(kind, trial_matrix(), device, dtype)
     except ModuleNotFoundError as absent:
         if kind.LIBRARY is None or absent.name != kind.LIBRARY:
             raise
         return f"{weights} weights need {kind.LIBRARY}, which is not installed; run: pip install {kind.LIBRARY}"
-    except (RuntimeError, AttributeError, AssertionError, ImportError, OSError, TypeError, ValueError) as failed:
-        return f"{weights} weights do not work on {device} here ({first_line(failed)}); take others, or 'auto'."
-    if not error < TOLERANCE:
-        return f"{weights} weights give wrong results on {device} here; take others, or 'auto'."
-    return None
+    return why and f"{weights} weights {why}; take others, or 'auto'."
+
+
+def trial_matrix() -> Tensor:
+    """What is tried, [SIDE, SIDE]."""
+    return torch.randn(SIDE, SIDE, generator=torch.Generator().manual_seed(0))
 
 
 @torch.inference_mode()
-def trial(kind: type[SmallLinear], device: torch.device, dtype: torch.dtype) -> float:
-    """How much a small layer's product is off, relative to the product; raises whatever it raises."""
-    random = torch.Generator().manual_seed(0)
-    matrix, x = (torch.randn(rows, SIDE, generator=random).to(device, dtype) for rows in (SIDE, 2))
-    layer = kind(SIDE, SIDE, device.type, dtype).to_empty(device=device)
-    layer.keep(matrix)
-    exact = x.float() @ matrix.float().T
-    return float((layer(x).float() - exact).norm() / exact.norm())
+def failure(kind: Kind, matrix: Tensor | Packed, device: torch.device, dtype: torch.dtype) -> str | None:
+    """What happens when a layer takes a matrix [SIDE, SIDE] and is used on a device, where that is not the product.
+
+    Raises ModuleNotFoundError for a library that is absent.
+    """
+    plain = matrix.unpacked() if isinstance(matrix, Packed) else matrix
+    x = torch.randn(2, SIDE, generator=torch.Generator().manual_seed(1)).to(device, dtype)
+    try:
+        layer = kind(SIDE, SIDE, device.type, dtype).to_empty(device=device)
+        layer.take([matrix], device)
+        exact = x.float() @ plain.to(device).T
+        error = float((layer.to(device)(x).float() - exact).norm() / exact.norm())
+    except ModuleNotFoundError:
+        raise
+    except FAILURES as failed:
+        return f"do not work on {device} here ({first_line(failed)})"
+    return None if error < TOLERANCE else f"give wrong results on {device} here"

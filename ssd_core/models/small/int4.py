@@ -34,9 +34,9 @@ class Int4(SmallLinear):
         else:
             shape = self.height // 8, self.width // (16 * self.tiles), 32, self.tiles // 2
             self.weight = kept(*shape, dtype=torch.int32)
-        self.scale_and_zero = kept(self.width // GROUP, self.height, 2, dtype=torch.bfloat16)
+        self.scales = kept(self.width // GROUP, self.height, 2, dtype=torch.bfloat16)
 
-    def pack(self, matrix: Tensor) -> tuple[Tensor, ...]:
+    def pack(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
         groups = matrix.float().unflatten(1, (-1, GROUP))
         low, high = groups.aminmax(dim=-1, keepdim=True)
         scale = ((high - low) / (LEVELS - 1)).clamp_min_(LEAST).bfloat16()
@@ -49,9 +49,9 @@ class Int4(SmallLinear):
         pairs = (levels[:, ::2] << 4 | levels[:, 1::2]).to(torch.uint8)
         return torch.ops.aten._convert_weight_to_int4pack(pairs, self.tiles), table
 
-    def multiply(self, x: Tensor) -> Tensor:
+    def multiply(self, x: Tensor, weight: Tensor, scales: Tensor) -> Tensor:
         if x.is_meta:  # not every torch knows what CUDA's product gives there
             return x.new_empty(len(x), self.height)
         aten = torch.ops.aten
         product = aten._weight_int4pack_mm_for_cpu if self.on == "cpu" else aten._weight_int4pack_mm
-        return product(x, self.weight, GROUP, self.scale_and_zero)
+        return product(x, weight, GROUP, scales)

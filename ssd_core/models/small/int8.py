@@ -26,16 +26,16 @@ class Int8(SmallLinear):
     def __init__(self, *about: Any) -> None:
         super().__init__(*about)
         self.weight = kept(self.height, self.width, dtype=torch.int8)
-        self.scale = kept(self.height, dtype=self.computes)
+        self.scales = kept(self.height, dtype=self.computes)
 
-    def pack(self, matrix: Tensor) -> tuple[Tensor, ...]:
+    def pack(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
         matrix = matrix.float()
         least = torch.finfo(self.computes).tiny
         scale = (matrix.abs().amax(1) / MOST).clamp_min(least).to(self.computes)
         rounded = (matrix / scale.float()[:, None]).round_().clamp_(-MOST, MOST)  # of the scale as it is kept
         return rounded.to(torch.int8), scale
 
-    def multiply(self, x: Tensor) -> Tensor:
+    def multiply(self, x: Tensor, weight: Tensor, scales: Tensor) -> Tensor:
         if self.on == "cpu" and len(x) <= FEW:
-            return torch._weight_int8pack_mm(x, self.weight, self.scale)
-        return linear(x, self.weight * self.scale[:, None])
+            return torch._weight_int8pack_mm(x, weight, scales)
+        return linear(x, weight * scales[:, None])

@@ -37,11 +37,11 @@ class NF4(SmallLinear):
         self.packed = self.on == "cpu" and library().functional.has_avx512bf16()
         self.weight = kept(self.height, self.width // 2, dtype=torch.uint8)
         if self.packed:
-            self.largest = kept(blocks, self.height, dtype=torch.bfloat16)
+            self.scales = kept(blocks, self.height, dtype=torch.bfloat16)
         else:
-            self.largest = kept(self.height * blocks, dtype=torch.float32)
+            self.scales = kept(self.height * blocks, dtype=torch.float32)
 
-    def pack(self, matrix: Tensor) -> tuple[Tensor, ...]:
+    def pack(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
         bnb = library()
         how: dict[str, Any] = {"quant_type": "nf4", "compress_statistics": False}
         layer = bnb.nn.Linear4bit(self.width, self.height, bias=False, device="meta", **how)
@@ -50,7 +50,7 @@ class NF4(SmallLinear):
         layer(torch.zeros(1, self.width, dtype=self.computes, device=matrix.device))  # its way of packing comes by use
         return layer.weight.data, layer.weight.quant_state.absmax
 
-    def multiply(self, x: Tensor) -> Tensor:
+    def multiply(self, x: Tensor, weight: Tensor, scales: Tensor) -> Tensor:
         if x.is_meta:  # a plan needs no library; with more than a few rows it expects that the matrix is converted
             if self.packed or len(x) <= FEW:
                 return x.new_empty(len(x), self.height)
@@ -58,8 +58,8 @@ class NF4(SmallLinear):
         shape = [self.height, self.width]
         bnb = torch.ops.bitsandbytes
         if self.packed:
-            return bnb.gemv_4bit(x, self.weight, shape, self.largest, levels(), BLOCK)
-        return bnb.gemm_4bit(x, self.weight.view(-1, 1), shape, self.largest, BLOCK, "nf4")
+            return bnb.gemv_4bit(x, weight, shape, scales, levels(), BLOCK)
+        return bnb.gemm_4bit(x, weight.view(-1, 1), shape, scales, BLOCK, "nf4")
 
 
 @cache
