@@ -288,9 +288,13 @@ class Kernel:
         dim, splits, group = geometry.head_dim, tiling.splits, geometry.heads // geometry.kv_heads
         self.merges = splits > 1 or (scored and group > 1)  # the queries of a pair add to the same scores
         self.programs, self.factor, self.slots = (pairs * group, splits), dim**-0.5, slots
-        self.logits = torch.empty(pairs, group, slots if scored else 0, device=device)
-        self.parts = torch.empty(pairs, splits, group, dim if self.merges else 0, device=device)
-        self.sums = torch.empty(pairs, splits, group, 2 if self.merges else 0, device=device)
+        sizes = (
+            (pairs, group, slots if scored else 0),
+            (pairs, splits, group, dim if self.merges else 0),
+            (pairs, splits, group, 2 if self.merges else 0),
+        )
+        # logits of the newest queries; and of each split the answers, and the largest logit and the sum of the weights
+        self.scratch = [torch.empty(*size, dtype=torch.float32, device=device) for size in sizes]
         self.both = {
             "HEADS": geometry.heads,
             "KV_HEADS": geometry.kv_heads,
@@ -305,7 +309,7 @@ class Kernel:
 
     @property
     def nbytes(self) -> int:
-        return self.logits.nbytes + self.parts.nbytes + self.sums.nbytes
+        return sum(part.nbytes for part in self.scratch)
 
     def __call__(self, qkv: Tensor, answers: Tensor, stored: Tensor, table: Tensor, state: Tensor) -> None:
         """Store the newest token of every pair of a layer, and answer its queries.
@@ -313,15 +317,15 @@ class Kernel:
         qkv [B, 1, heads + 2 * kv_heads, D] and answers [B, 1, heads, D], contiguous; stored: a tensor of the precision
         that slots have; table: int64 [pairs, FIELDS]; state: int32 [kinds, NUMBERS].
         """
-        units, scratch = state.view(torch.float32), (self.logits, self.parts, self.sums)
-        aligned = math.gcd(VECTOR_BYTES, qkv.shape[-1] * stored.itemsize)
-        attend_pairs[self.programs](
-            *(qkv, answers, stored, table, state, units, *scratch, self.factor, self.slots),
-            ALIGNED=aligned,
-            **self.first,
-            **self.both,
-        )
-        if self.merges:
-            merge_splits[(len(table),)](
-                *(answers, table, state, units, *scratch, self.slots), **self.second, **self.both
+        units, aligned = state.view(torch.float32), math.gcd(VECTOR_BYTES, qkv.shape[-1] * stored.itemsize)
+        with torch.cuda.device_of(qkv):  # Triton launches on the current device
+            attend_pairs[self.programs](
+                *(qkv, answers, stored, table, state, units, *self.scratch, self.factor, self.slots),
+                ALIGNED=aligned,
+                **self.first,
+                **self.both,
             )
+            if self.merges:
+                merge_splits[(len(table),)](
+                    *(answers, table, state, units, *self.scratch, self.slots), **self.second, **self.both
+                )

@@ -21,7 +21,7 @@ from ssd_core.cache.kernel import Kernel, Tiling
 from ssd_core.cache.kernel_cache import KernelCache, agrees, is_known, kernel_cache_for, works
 from ssd_core.cache.ranked import RankedSlots
 from ssd_core.cache.slots import Slots
-from ssd_core.cache.storage import KV_DTYPES
+from ssd_core.cache.storage import KV_DTYPES, QuantizedStorage
 from ssd_core.clock import Clock
 from ssd_core.models.base import Geometry
 from ssd_core.policies import H2O, Diagonal, Full, HeadKV, Keep, Policy, RankingPolicy, View, Window
@@ -32,12 +32,15 @@ from tests.tiny import tiny
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
-EXACT = {torch.float32: 1e-5, torch.bfloat16: 0.03, torch.float16: 0.005}  # answers to a float32 rounding; or to theirs
+# how far answers and scores may be apart: a few roundings of the least precise number on either path
+EXACT = {torch.float32: 1e-5 if INTERPRETED else 1e-4, torch.bfloat16: 0.03, torch.float16: 0.005}
+HAS_FP8 = INTERPRETED or (torch.version.hip is None and torch.cuda.get_device_capability() >= (8, 9))
+KINDS = {word: kind for word, kind in KV_DTYPES.items() if word != "fp8" or HAS_FP8}
 
 
 @dataclass(frozen=True)
 class Mixed(RankingPolicy):
-    """Heads that keep the newest tokens, heads that keep what is ranked highest, and heads that keep all, in turn."""
+    """Heads that keep what is ranked highest, heads that keep the newest tokens, and heads that keep all, in turn."""
 
     few: int
     pinned: int
@@ -46,7 +49,7 @@ class Mixed(RankingPolicy):
 
     def keeps(self, geometry: Geometry, prompt: int) -> Sequence[Sequence[Keep]]:
         pinned = min(self.pinned, prompt)
-        own = [Keep(pinned + self.few, pinned), Keep(pinned + self.few + 1, pinned, ranked=True), Keep(20)]
+        own = [Keep(pinned + self.few + 1, pinned, ranked=True), Keep(pinned + self.few, pinned), Keep(20)]
         return [[own[(layer + head) % 3] for head in range(geometry.kv_heads)] for layer in range(geometry.layers)]
 
     def fade(self, geometry: Geometry) -> float:
@@ -76,34 +79,44 @@ def filled(
     return cache
 
 
+def parts_of(slots: Slots) -> list[Tensor]:
+    """What is in the filled slots, as numbers, so that 0 is 0 whatever its sign."""
+    storage = slots.storage
+    parts = [storage.numbers, storage.scale] if isinstance(storage, QuantizedStorage) else storage.parts
+    return [part[:, :, : slots.held].float() for part in parts]
+
+
 def check_alike(slots: Slots, plain: Slots, close: float) -> None:
     """The very same numbers in the same slots, and the same seen of them."""
     assert (slots.stored, slots.unit) == (plain.stored, plain.unit)
-    own, other = (each.storage.read()[:, :, : slots.held] for each in (slots, plain))
-    assert own.equal(other)
+    for own, other in zip(parts_of(slots), parts_of(plain), strict=True):
+        assert own.equal(other)
     if isinstance(slots, RankedSlots) and isinstance(plain, RankedSlots):
         assert slots.newest_queries().equal(plain.newest_queries())
         torch.testing.assert_close(slots.score, plain.score, rtol=close, atol=close)
 
 
-@settings(max_examples=30 if INTERPRETED else 200)
+@pytest.mark.parametrize("splits", [1, 2, 4])
+@pytest.mark.parametrize(("kv_heads", "group"), [(3, 1), (1, 3), (2, 2)])
+@settings(max_examples=4 if INTERPRETED else 40)
 @given(
-    heads=st.sampled_from([(1, 1), (2, 1), (1, 2), (3, 1), (2, 2), (1, 3)]),
     dim=st.sampled_from([8, 12, 16, 64, 128]),
     prompts=st.lists(st.integers(1, 5), min_size=1, max_size=2),
     steps=st.integers(1, 4),
     pinned=st.integers(0, 2),
     few=st.integers(1, 6),
     refresh=st.integers(1, 2),
-    asked=st.sampled_from([0, 2]),
-    scored=st.booleans(),
+    asked=st.sampled_from([2, 0]),
+    scored=st.sampled_from([True, False]),
     dtype=st.sampled_from([*kernel_cache.DTYPES]),
-    kv_dtype=st.sampled_from([*KV_DTYPES]),
-    tiling=st.builds(Tiling, block=st.sampled_from([2, 4, 16]), splits=st.sampled_from([1, 2, 4])),
+    kv_dtype=st.sampled_from([*KINDS]),
+    block=st.sampled_from([2, 4, 16]),
     seed=st.integers(0, 99),
 )
 def test_a_step_does_what_the_plain_one_does(
-    heads: tuple[int, int],
+    kv_heads: int,
+    group: int,
+    splits: int,
     dim: int,
     prompts: list[int],
     steps: int,
@@ -114,14 +127,13 @@ def test_a_step_does_what_the_plain_one_does(
     scored: bool,
     dtype: torch.dtype,
     kv_dtype: str,
-    tiling: Tiling,
+    block: int,
     seed: int,
 ) -> None:
-    kv_heads, group = heads
     geometry = Geometry(1, kv_heads * group, kv_heads, dim, 1, steps, 9)
     policy = (Mixed if scored else Unscored)(few, pinned, min(refresh, few), asked)
     plain, known = (filled(policy, geometry, prompts, dtype, kv_dtype, seed) for _ in range(2))
-    cache = KernelCache(known, tiling)
+    cache = KernelCache(known, Tiling(block, splits))
     random = torch.Generator().manual_seed(seed + 100)
     for _ in range(steps):
         qkv = torch.randn(len(prompts), 1, geometry.heads + 2 * kv_heads, dim, generator=random).to(DEVICE, dtype)
@@ -134,7 +146,7 @@ def test_a_step_does_what_the_plain_one_does(
 
 
 @pytest.mark.parametrize("dtype", kernel_cache.DTYPES, ids=str)
-@pytest.mark.parametrize("kv_dtype", ["int8", "fp8"])
+@pytest.mark.parametrize("kv_dtype", [*KINDS][1:])
 def test_numbers_are_rounded_as_the_storage_rounds_them(kv_dtype: str, dtype: torch.dtype) -> None:
     """Halves, the smallest numbers, vectors of nothing but 0, and scales that are rounded to less than the largest."""
     geometry = Geometry(1, 4, 4, 64, 1, 1, 9)
@@ -170,9 +182,9 @@ def test_a_graph_does_every_step() -> None:
                 with torch.cuda.graph(graph):
                     cache.attend(0, qkv)
             graph.replay()
-        torch.testing.assert_close(answers, plain.attend(0, qkv), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(answers, plain.attend(0, qkv), rtol=1e-4, atol=1e-4)
     for own, other in zip(known.layers[0], plain.layers[0], strict=True):
-        check_alike(own, other, 1e-5)
+        check_alike(own, other, 1e-4)
 
 
 class Stepped:
@@ -199,7 +211,7 @@ class Stepped:
         ("window", 2, ["ab"], "int8", 2),
         ("ssd", 4, UNEQUAL, "auto", 1),
         ("ssd, every 3 tokens", 2, ["ab"], "auto", 2),
-        ("reach, every 3 tokens, windows cut", 4, ["ab"], "fp8", 1),
+        ("reach, every 3 tokens, windows cut", 4, ["ab"], [*KINDS][-1], 1),
         ("h2o, every 3 tokens, prompt not pinned", 4, ["cde"], "auto", 4),
         ("snapkv, every 3 tokens, prompt not pinned", 2, ["ab"], "auto", 1),
         ("headkv", 4, ["ab"], "auto", 1),
@@ -234,14 +246,12 @@ def test_slots_that_grow_or_skip_tokens_are_not_known() -> None:
     assert (kernel_cache_for(cache_of(Full())) is None) == INTERPRETED
 
 
-SIZES = (2, 1, 16)  # heads, kv_heads and head_dim
+SIZES = (2, 2, 16)  # heads, kv_heads and head_dim
 
 
-@pytest.mark.parametrize("kind", KV_DTYPES.values(), ids=str)
+@pytest.mark.parametrize("kind", KINDS.values(), ids=str)
 @pytest.mark.parametrize("dtype", kernel_cache.DTYPES, ids=str)
 def test_the_trial_finds_that_it_works(dtype: torch.dtype, kind: torch.dtype | None) -> None:
-    if DEVICE.type == "cuda" and kind is torch.float8_e4m3fn and torch.cuda.get_device_capability() < (8, 9):
-        pytest.skip("this GPU has no such numbers")
     assert works.__wrapped__(DEVICE, dtype, kind, *SIZES)
 
 

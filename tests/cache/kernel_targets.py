@@ -4,6 +4,7 @@ at how memory is read, or at what a GPU has."""
 from __future__ import annotations
 
 import re
+import struct
 
 import pytest
 import triton
@@ -54,6 +55,14 @@ def test_keys_and_values_come_in_whole_vectors(stored: str, splits: int) -> None
     # a tile of keys and one of values, before the loop and in it
     tile = 32 * 128 * (2 if stored == "bf16" else 1)
     assert len(copies) == 2 * 2 * tile // (kernel.WARPS * 32 * kernel.VECTOR_BYTES)
+
+
+@pytest.mark.parametrize(("stored", "whole"), [("i8", 1.5 * 2.0**23), ("fp8e4nv", 1.5 * 2.0**14)])
+def test_a_number_is_rounded_twice_as_on_the_plain_path(stored: str, whole: float) -> None:
+    """First the product with the scale, then the sum that leaves no fraction; never both as one operation."""
+    (number,) = struct.unpack("<I", struct.pack("<f", whole))
+    ptx = compiled(kernel.attend_pairs, 90, "bf16", stored)
+    assert set(re.findall(rf"(\S+) .*, 0f{number:08X}", ptx)) == {"add.f32"}
 
 
 @pytest.mark.parametrize(("arch", "dtype"), [(75, "fp16"), (80, "bf16"), (89, "fp32"), (90, "fp16")])
