@@ -4,8 +4,13 @@ Each (row, kv head) pair has slots of its own, as many as it needs, wherever the
 changes from step to step stands in numbers on the device, a row for each kind of slots. So a launch is the same at
 every step, and a CUDA graph can hold it.
 
-Triton's interpreter runs this on the processor, and Triton 3.0, 3.4 and 3.9 compile it for sm_80, sm_90 and gfx942. On
-a GPU it was never run: how it divides the work is thought out, not measured.
+With one query there is nothing for matrix units to do, and time goes by the bytes that are read. A program works on a
+tile of keys and one of values in 96 to 128 registers a thread, in half precision; so four or five programs share a
+multiprocessor, and one computes while others wait for memory. Query heads that share keys and values read them one by
+one, all but the first from the GPU's cache.
+
+Never run on a GPU: how work is divided is thought out, not measured. Triton's interpreter (3.0, 3.4, 3.9) does what the
+plain path does, and the same versions compile it for sm_75 to sm_90; 3.9 for gfx90a and gfx942 as well.
 """
 
 # Annotations are not postponed here: Triton looks for tl.constexpr itself among them.
@@ -42,8 +47,8 @@ SCORES_AT_ONCE = tl.constexpr(256)
 
 @triton.jit
 def rounded(x: tl.tensor, BITS: tl.constexpr) -> tl.tensor:
-    """float32 to what has no such last bits, the nearest, and of two the even one. A conversion does that as well, but
-    not in all of Triton's versions."""
+    """float32 to the nearest number without so many last bits, of two the even one. Conversions on a GPU do that, too,
+    but the interpreter's do not."""
     bits = x.to(tl.int32, bitcast=True)
     bits = (bits + ((1 << (BITS - 1)) - 1) + ((bits >> BITS) & 1)) & -(1 << BITS)
     return bits.to(tl.float32, bitcast=True)
@@ -112,10 +117,16 @@ def attend_pairs(
     SCORED: tl.constexpr,
     STAGES: tl.constexpr,
 ) -> None:
-    """One query head of one pair, or one split of its slots: store the newest token, answer the query.
+    """Store a pair's newest token and answer one of its queries, or with SPLITS the part of its answer that so many
+    slots give. Programs: [pairs * GROUP, SPLITS].
 
-    Each of BLOCK lanes keeps a softmax of its own, over every BLOCK-th slot, and they are brought together at the end:
-    inside the loop no thread waits for another.
+    Each of BLOCK lanes keeps a softmax of its own, over every BLOCK-th slot, and they are brought together at the end,
+    so that the loop has no sum or maximum over all threads.
+
+    qkv, answers, stored, table, state: as `Kernel` takes them; units: state as float32. Scratch, all float32: logits
+    [pairs, GROUP, widest]; parts [pairs, SPLITS, GROUP, DIM]; sums [pairs, SPLITS, GROUP, 2], of each split the largest
+    logit and the sum of the weights. factor: of logits. LARGEST: what a scale stands for, 0 without scales. ALIGNED:
+    bytes, of which vectors begin at a multiple.
     """
     GROUP: tl.constexpr = HEADS // KV_HEADS
     index, of_group, split = tl.program_id(0).to(tl.int64) // GROUP, tl.program_id(0) % GROUP, tl.program_id(1)
@@ -150,7 +161,8 @@ def attend_pairs(
             place = tl.load(state + kind * NUMBERS_OF_KIND + 2) * GROUP + of_group
             queries = query_address.to(qkv.dtype)
             tl.store(queries + place * DIM + of_dim, query, mask=in_dim)
-    tl.debug_barrier()  # other threads read the newest token
+    # Other threads will read the newest token. Programs of other queries do as well, but write it first, all the same.
+    tl.debug_barrier()
 
     asked = query.to(tl.float32) * factor
     most = tl.full([BLOCK], NOTHING, tl.float32)
@@ -293,7 +305,7 @@ class Kernel:
             (pairs, splits, group, dim if self.merges else 0),
             (pairs, splits, group, 2 if self.merges else 0),
         )
-        # logits of the newest queries; and of each split the answers, and the largest logit and the sum of the weights
+        # as `attend_pairs` takes it; empty where it is not written
         self.scratch = [torch.empty(*size, dtype=torch.float32, device=device) for size in sizes]
         self.both = {
             "HEADS": geometry.heads,
