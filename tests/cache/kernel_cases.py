@@ -230,6 +230,17 @@ def test_a_drawing_is_the_plain_one(name: str, kv_heads: int, prompts: list[str]
     assert Drawn(tokens, torch.stack(sampling.logits)).like(plain)
 
 
+def test_the_host_leaves_what_the_device_may_still_read() -> None:
+    cache = KernelCache(filled(Window(4, pin_prompt=False), Geometry(1, 1, 1, 8, 1, 3, 9), [2], torch.float32, "auto"))
+    rows = []
+    for step in range(3):
+        cache.advance()
+        rows.append(cache.to_come[step].clone())
+        assert cache.state.cpu().equal(rows[-1])
+    assert cache.to_come.equal(torch.stack(rows))
+    assert [row[0, :2].tolist() for row in rows] == [[1, 2], [2, 3], [3, 4]]  # slots, and how many are filled
+
+
 def test_slots_that_grow_or_skip_tokens_are_not_known() -> None:
     geometry = Geometry(2, 4, 4, 8, 3, 4, 9)
 

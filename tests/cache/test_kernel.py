@@ -21,7 +21,7 @@ def run(cases: str, interpret: bool) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE / cases)]
     environment = {**os.environ, "TRITON_INTERPRET": str(int(interpret))}
     done = subprocess.run(command, cwd=HERE.parents[1], env=environment, capture_output=True, text=True)  # noqa: S603
-    assert done.returncode == 0, done.stdout
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @needs_triton
