@@ -46,6 +46,8 @@ class Memory:
     peak_bytes: the most that is held at any time. The cache is freed before pictures are decoded.
     slots, attended: how many tokens each head of the first row holds, and how many of them it attends, at most,
         [layers][kv_heads].
+    host_bytes: what the host's memory keeps instead of the device's, and no other figure counts: tokens that a policy
+        may call back.
     kv_bytes_by_row, kv_bytes_full_by_row: keys and values in filled slots once 0, 1, ... rows of the grid are drawn,
         and what a full cache would hold by then, [grid rows + 1].
 
@@ -67,6 +69,7 @@ class Memory:
     kv_bytes_by_row: list[int]
     kv_bytes_full_by_row: list[int]
     replan_bytes: int = 0
+    host_bytes: int = 0
 
     @property
     def drawing_bytes(self) -> int:
@@ -211,7 +214,7 @@ def _plan_rows(
     preview_bytes = a_picture if previews else 0
     with torch.inference_mode(), PeakBytes() as counter:
         cache = prefill(skeleton, policy, rows, kv_dtype=kv_dtype)
-        tables = counter.live - cache.bytes  # counted among the weights
+        beside = counter.live - cache.bytes  # tables, counted among the weights, and what the host keeps
         prefilling, counter.peak = counter.peak, counter.live
         prefill_bytes = prefilling - counter.live
         by_row = [cache.filled_bytes(row * geometry.columns) for row in drawn]
@@ -228,13 +231,13 @@ def _plan_rows(
 
         replan_bytes = 0
         for at in sorted({at for replan in cache.replans() for at in (replan - 1, replan)}):
-            shown = counter.live - tables + preview_bytes
+            shown = counter.live - beside + preview_bytes
             draw(at)
-            replan_bytes = max(replan_bytes, shown, max(prefilling, counter.peak) - tables)
+            replan_bytes = max(replan_bytes, shown, max(prefilling, counter.peak) - beside)
             counter.peak = counter.live
         draw(geometry.tokens - 1)  # the last step is the widest
         kv_bytes, bookkeeping_bytes = cache.kv_bytes, cache.bookkeeping_bytes
-        step_bytes = counter.peak - tables - cache.bytes
+        step_bytes = counter.peak - beside - cache.bytes
         slots, attended = cache.slots_of_first_row(), cache.slots_of_first_row(attended=True)
     # as many pictures at once as fit into what the cache leaves free
     at_once = max(1, min(images, (kv_bytes + bookkeeping_bytes) // a_picture))
@@ -253,6 +256,7 @@ def _plan_rows(
         kv_bytes_by_row=by_row,
         kv_bytes_full_by_row=[full_bytes(geometry, lengths, model.dtype, row) for row in drawn],
         replan_bytes=replan_bytes,
+        host_bytes=cache.host_bytes,
     )
 
 
