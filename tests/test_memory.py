@@ -8,7 +8,18 @@ import torch
 
 from ssd_core import ADSA, SSD, Full, HeadKV, Policy, UserError, Window, generate, largest_batch, plan
 from ssd_core import memory as planning
-from ssd_core.memory import Memory, PeakBytes, decoding_bytes, encoding_bytes, full_bytes, peak_bytes, plan_rows
+from ssd_core.memory import (
+    SOME,
+    Memory,
+    PeakBytes,
+    decoding_bytes,
+    encoding_bytes,
+    full_bytes,
+    growing,
+    most_images,
+    peak_bytes,
+    plan_rows,
+)
 from ssd_core.models.base import Geometry
 from ssd_core.sampling import Sampling
 from tests.table import GRID, POLICIES, check_sentence, each_policy
@@ -146,6 +157,24 @@ def test_the_largest_batch_fits_and_the_next_does_not(policy: Policy | None, gui
     for images in (1, 2, 300):
         assert largest_batch(model, policy, peak(images), 4, guidance) == images
         assert largest_batch(model, policy, peak(images) - 1, 4, guidance) == images - 1
+
+
+@each_policy
+def test_what_many_images_take_is_known_from_two_plans(policy: Policy) -> None:
+    model = tiny(**GRID)
+
+    def planned(images: int) -> Memory:
+        return plan(model, policy, images, 4)
+
+    grown = growing(planned)
+    for images in (SOME, 90):
+        assert grown(images).drawing_bytes == planned(images).drawing_bytes
+    assert most_images(planned, planned(90).drawing_bytes) == 90
+    assert most_images(grown, planned(90).drawing_bytes - 1) == 89
+    assert most_images(grown, 0) == 1
+    bent = growing(planned, (1, SOME))  # what prompts take is outgrown between the two
+    for images in (1, 2, 90):
+        assert bent(images).drawing_bytes == planned(images).drawing_bytes
 
 
 def test_more_memory_or_a_smaller_budget_never_draw_fewer() -> None:

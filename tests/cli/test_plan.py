@@ -149,6 +149,14 @@ def test_known_models_have_their_published_sizes(name: str, token: int, gibibyte
         model.encode("a red circle")
 
 
+@pytest.mark.parametrize(("name", "text"), [("Janus-Pro-1B", "400 MiB"), ("Janus-Pro-7B", "800 MiB")])
+def test_the_prompt_s_embeddings_take_nothing_of_the_device(terminal: Terminal, name: str, text: str) -> None:
+    shown = rows(terminal.output("plan", "--model", name, "--method", "full"))
+    assert shown["beside it, on the host"] == [text]
+    device = module_bytes(known(name, torch.bfloat16, torch.bfloat16)) - 2 * 102400 * (2048 if "1B" in name else 4096)
+    assert float(shown["weights"][0].split()[0]) == pytest.approx(device / 2**30, abs=0.01)
+
+
 def test_known_models_can_be_planned(terminal: Terminal) -> None:
     shown = rows(terminal.output("plan", "--model", "Janus-Pro-1B", "--images", 4))
     compressed, full = shown["keys and values"]
