@@ -78,7 +78,9 @@ def of_head(policy: Policy, keep: Keep, geometry: Geometry) -> Head:
     nothing = torch.empty(1, keep.slots, 0)
     position = torch.arange(keep.slots, dtype=torch.int32)[None]
     score, queries = torch.zeros(1, keep.slots), torch.empty(1, 0, 1, 0)
-    view = View(position, score, nothing, nothing, queries, keep.slots - 1, keep.pinned, geometry.columns, keep.role)
+    view = View(
+        position, score, nothing, nothing, queries, keep.slots - 1, keep.pinned, keep.slots, geometry.columns, keep.role
+    )
     newest = min(int((policy.priority(view) > 0).sum()), free)  # what was attended alike, but for being new
     return keep.pinned, newest, free - newest
 

@@ -214,7 +214,9 @@ def explain_out_of_memory(memory: Memory, images: int) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         traceback.clear_frames(error.__traceback__)  # or what they hold would live as long as the sentence below
+        host = f", and {memory.host_bytes / 2**30:.2f} GiB of the host's" if memory.host_bytes else ""
         raise OutOfMemoryError(
             f"Memory ran out: {images} images at once take {memory.peak_bytes / 2**30:.2f} GiB, "
-            f"{memory.kv_bytes / 2**30:.2f} GiB of it for keys and values; draw fewer at once or lower the budget."
+            f"{memory.kv_bytes / 2**30:.2f} GiB of it for keys and values{host}; "
+            "draw fewer at once or lower the budget."
         ) from None

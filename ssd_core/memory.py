@@ -28,6 +28,7 @@ from .step import image_embedder, prefill, step
 # What was planned for a model. A plan takes a tenth of a second, and many drawings follow the same one.
 PLANS: weakref.WeakKeyDictionary[ImageModel, dict[Hashable, Memory]] = weakref.WeakKeyDictionary()
 MOST_PLANS = 64
+SOME = 16  # images from which on all that a drawing takes grows evenly, or nearly
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Memory:
     kv_bytes: keys and values of all slots, scales included.
     kv_bytes_full: what a full cache of the same rows would hold, in the precision that the model computes in.
     bookkeeping_bytes: positions, attention scores, pair lists, and room for one layer's step.
-    weights_bytes: everything of the model that drawing takes, on whatever device.
+    weights_bytes: everything of the model that drawing takes on its device.
     prefill_bytes, step_bytes, preview_bytes: the most that prompts, one step with its draw, or the decoding of a
         picture so far hold beside weights and cache; the latter is 0 where none is shown.
     picture_bytes: the most that the decoding of `pictures_at_once` pictures holds beside the weights.
@@ -46,6 +47,8 @@ class Memory:
     peak_bytes: the most that is held at any time. The cache is freed before pictures are decoded.
     slots, attended: how many tokens each head of the first row holds, and how many of them it attends, at most,
         [layers][kv_heads].
+    host_bytes: what the host's memory keeps instead of the device's, and no other figure counts: the prompt's
+        embeddings where the model computes on a device, and tokens that a policy may call back.
     kv_bytes_by_row, kv_bytes_full_by_row: keys and values in filled slots once 0, 1, ... rows of the grid are drawn,
         and what a full cache would hold by then, [grid rows + 1].
 
@@ -67,6 +70,7 @@ class Memory:
     kv_bytes_by_row: list[int]
     kv_bytes_full_by_row: list[int]
     replan_bytes: int = 0
+    host_bytes: int = 0
 
     @property
     def drawing_bytes(self) -> int:
@@ -205,13 +209,14 @@ def _plan_rows(
     kv_dtype: str,
 ) -> Memory:
     skeleton, geometry = model.skeleton(), model.geometry
+    on_host = sum(map(module_bytes, model.host_parts))
     images = len(rows) // 2 if sampling.guided else len(rows)
     lengths, drawn = [len(ids) for ids in rows], range(geometry.rows + 1)
     a_picture = decoding_bytes(model)
     preview_bytes = a_picture if previews else 0
     with torch.inference_mode(), PeakBytes() as counter:
         cache = prefill(skeleton, policy, rows, kv_dtype=kv_dtype)
-        tables = counter.live - cache.bytes  # counted among the weights
+        beside = counter.live - cache.bytes  # tables, counted among the weights, and what the host keeps
         prefilling, counter.peak = counter.peak, counter.live
         prefill_bytes = prefilling - counter.live
         by_row = [cache.filled_bytes(row * geometry.columns) for row in drawn]
@@ -228,13 +233,13 @@ def _plan_rows(
 
         replan_bytes = 0
         for at in sorted({at for replan in cache.replans() for at in (replan - 1, replan)}):
-            shown = counter.live - tables + preview_bytes
+            shown = counter.live - beside + preview_bytes
             draw(at)
-            replan_bytes = max(replan_bytes, shown, max(prefilling, counter.peak) - tables)
+            replan_bytes = max(replan_bytes, shown, max(prefilling, counter.peak) - beside)
             counter.peak = counter.live
         draw(geometry.tokens - 1)  # the last step is the widest
         kv_bytes, bookkeeping_bytes = cache.kv_bytes, cache.bookkeeping_bytes
-        step_bytes = counter.peak - tables - cache.bytes
+        step_bytes = counter.peak - beside - cache.bytes
         slots, attended = cache.slots_of_first_row(), cache.slots_of_first_row(attended=True)
     # as many pictures at once as fit into what the cache leaves free
     at_once = max(1, min(images, (kv_bytes + bookkeeping_bytes) // a_picture))
@@ -242,7 +247,7 @@ def _plan_rows(
         kv_bytes=kv_bytes,
         kv_bytes_full=full_bytes(geometry, lengths, model.dtype),
         bookkeeping_bytes=bookkeeping_bytes,
-        weights_bytes=module_bytes(skeleton),
+        weights_bytes=module_bytes(skeleton) - on_host,
         prefill_bytes=prefill_bytes,
         step_bytes=step_bytes,
         preview_bytes=preview_bytes,
@@ -253,6 +258,7 @@ def _plan_rows(
         kv_bytes_by_row=by_row,
         kv_bytes_full_by_row=[full_bytes(geometry, lengths, model.dtype, row) for row in drawn],
         replan_bytes=replan_bytes,
+        host_bytes=on_host + cache.host_bytes,
     )
 
 
@@ -290,11 +296,35 @@ def largest_batch(
 
     if planned(1).peak_bytes > free_bytes:
         return 0
-    # Painting takes no more than one picture, which fits, or what drawing took. What drawing takes is a maximum of
-    # sums over the images, so that following its slope (Newton's method) ends at the answer.
-    images = 1
+    # Painting takes no more than one picture, which fits, or what drawing took.
+    return most_images(planned, free_bytes, most_images(growing(planned), free_bytes))
+
+
+def growing(planned: Callable[[int], Memory], at: Sequence[int] = (SOME,)) -> Callable[[int], Memory]:
+    """What so many images take if each part grows from these numbers of them on as it does there, which takes two plans
+    each to know. A part is a maximum of sums over the images: it is never less, and often just that."""
+    known = {images: (asdict(planned(images)), asdict(planned(images + 1))) for images in at}
+    template = planned(at[0])
+
+    def grown(images: int) -> Memory:
+        lines = [
+            {
+                part: held + (images - first) * (more[part] - held)
+                for part, held in some.items()
+                if isinstance(held, int)
+            }
+            for first, (some, more) in known.items()
+        ]
+        return replace(template, **{part: max(line[part] for line in lines) for part in lines[0]})
+
+    return grown
+
+
+def most_images(planned: Callable[[int], Memory], free_bytes: int, images: int = 1) -> int:
+    """How many images can be drawn in `free_bytes`, 1 at least. What drawing takes is a maximum of sums over the
+    images, so that following its slope (Newton's method), from any number of them, ends at the answer."""
     while True:
         held, more = planned(images).drawing_bytes, planned(images + 1).drawing_bytes
-        if held <= free_bytes < more:
+        if free_bytes < more and (held <= free_bytes or images == 1):
             return images
         images = max(1, images + (free_bytes - held) // (more - held))

@@ -14,6 +14,7 @@ PARTS = {
     "until heads are typed": "replan_bytes",
     "while pictures are decoded": "picture_bytes",
     "at most at once": "peak_bytes",
+    "beside it, on the host": "host_bytes",
 }  # of a Memory
 
 

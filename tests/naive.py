@@ -59,7 +59,8 @@ class NaiveHead:
     def come(self, k: Tensor, v: Tensor) -> None:
         """A token comes; if the slots are full, one leaves first."""
         if len(self.alive) >= self.keep.slots:
-            self.alive.remove(self.next_to_leave())
+            leaving = self.next_to_leave()
+            self.alive.remove(leaving)
         position = len(self.keys)
         self.keys.append(self.rounded(k))
         self.values.append(self.rounded(v))
@@ -71,8 +72,14 @@ class NaiveHead:
         if not self.keep.ranked:
             return min(droppable)
         if not self.leaving:
+            recalls = isinstance(self.policy, RankingPolicy) and self.policy.recalls
+            if recalls:
+                self.alive = [*range(len(self.keys))]
             reference = REFERENCES.get(type(self.policy))
             order = reference(self.policy, self) if reference else self.ranked()
+            if recalls:
+                order = order[-(self.keep.slots - self.keep.pinned) :]
+                self.alive = [*range(self.keep.pinned), *order]
             self.leaving = order[: self.refresh]
         return self.leaving.pop(0)
 
@@ -87,6 +94,7 @@ class NaiveHead:
             queries=self.newest_queries(),
             newest=len(self.keys) - 1,
             pinned=self.keep.pinned,
+            slots=self.keep.slots,
             columns=self.columns,
             role=self.keep.role,
         )

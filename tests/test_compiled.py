@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssd_core import SSD, Diagonal, Full, HeadKV, Policy, UserError, Window, generate
+from ssd_core import ADSA, SSD, Diagonal, Full, HeadKV, Policy, UserError, Window, generate
 from ssd_core.compiled import KNOWN
 from ssd_core.models.base import Geometry
 from ssd_core.policies import Keep, RankingPolicy, View
@@ -42,8 +42,14 @@ class Asked(RankingPolicy):
 @needs_compiler
 @pytest.mark.parametrize(
     ("policy", "kv_heads"),
-    [(Full(), 4), (Window(9), 2), (SSD(12, head_map=HEADS), 4), (Asked(7), 2)],
-    ids=["full", "window", "ssd", "by queries"],
+    [
+        (Full(), 4),
+        (Window(9), 2),
+        (SSD(12, head_map=HEADS), 4),
+        (Asked(7), 2),
+        (ADSA(9, refresh=2, recent=2, offload=True), 4),
+    ],
+    ids=["full", "window", "ssd", "by queries", "adsa, offloaded"],
 )
 def test_a_compiled_step_draws_what_the_plain_one_draws(policy: Policy, kv_heads: int) -> None:
     model = model_of(kv_heads)

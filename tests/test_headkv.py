@@ -90,6 +90,7 @@ def view_of(queries: Tensor, keys: Tensor, pinned: int, position: Tensor | None 
         queries=queries,
         newest=int(position.max()),
         pinned=pinned,
+        slots=tokens,
         columns=columns,
         role="global",
     )

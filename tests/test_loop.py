@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssd_core import SSD, Full, UserError, clock, encode, generate, loop
+from ssd_core import ADSA, SSD, Full, UserError, clock, encode, generate, loop
 from ssd_core.cache import storage
 from ssd_core.cache.attention import attend_slots
 from ssd_core.cache.cache import PromptCache, SlotCache
@@ -136,6 +136,19 @@ def test_running_out_of_memory_is_explained_and_gives_everything_back(
     gc.collect()
     # though the refusal, and with it the first error and its traceback, is still held
     assert all(tensor() is None for tensor in tensors)
+
+
+def test_running_out_of_memory_tells_the_host_s_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OUT_OF_MEMORY[0]
+
+    monkeypatch.setattr(loop, "prefill", fail)
+    policy = ADSA(9, refresh=2, recent=2, offload=True)
+    with pytest.raises(
+        OutOfMemoryError, match=r"GiB of it for keys and values, and 0.00 GiB of the host's;"
+    ) as refusal:
+        generate(model_of(), ["ab"], policy)
+    check_sentence(refusal.value)
 
 
 def test_other_errors_pass_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,9 +6,20 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ssd_core import SSD, Full, HeadKV, Policy, UserError, Window, generate, largest_batch, plan
+from ssd_core import ADSA, SSD, Full, HeadKV, Policy, UserError, Window, generate, largest_batch, plan
 from ssd_core import memory as planning
-from ssd_core.memory import Memory, PeakBytes, decoding_bytes, encoding_bytes, full_bytes, peak_bytes, plan_rows
+from ssd_core.memory import (
+    SOME,
+    Memory,
+    PeakBytes,
+    decoding_bytes,
+    encoding_bytes,
+    full_bytes,
+    growing,
+    most_images,
+    peak_bytes,
+    plan_rows,
+)
 from ssd_core.models.base import Geometry
 from ssd_core.sampling import Sampling
 from tests.table import GRID, POLICIES, check_sentence, each_policy
@@ -58,6 +69,26 @@ def test_a_fifth_in_a_byte_a_number_is_at_most_11_hundredths(head_dim: int, kv_d
         room = small.bookkeeping_bytes - plain.bookkeeping_bytes
         largest = max(sum(slots for slots in layer) for layer in plain.slots) * 4 * head_dim * 2
         assert 0 < room <= largest
+
+
+@pytest.mark.parametrize("kv_dtype", ["auto", "int8"])
+def test_what_is_offloaded_is_the_host_s_and_takes_little_of_the_device(kv_dtype: str) -> None:
+    model = TinyModel(PRO_1B, torch.bfloat16, "meta")
+    plain, offloaded = (plan(model, ADSA(0.2, offload=offload), 2, kv_dtype=kv_dtype) for offload in (False, True))
+    assert (plain.host_bytes, offloaded.kv_bytes) == (0, plain.kv_bytes)
+    assert offloaded.bookkeeping_bytes == plain.bookkeeping_bytes
+    a_token = {"auto": 2 * 128, "int8": 128 + 2}[kv_dtype]  # of a head's keys, or values
+    assert offloaded.host_bytes == 4 * 575 * 24 * 16 * 2 * a_token  # four rows, image tokens alone
+    assert "host_bytes" in offloaded.as_dict()
+    # one layer's values of all tokens, and of the chosen ones, for a moment; a ranking takes no more than before
+    values = 4 * 575 * 16 * a_token
+    assert values < offloaded.step_bytes < plain.step_bytes + 1.5 * values
+    assert offloaded.peak_bytes < plain.peak_bytes + 0.04 * plain.kv_bytes_full
+
+
+def test_more_slots_than_tokens_offload_nothing() -> None:
+    model = tiny(**GRID)
+    assert plan(model, ADSA(1.0, offload=True)) == plan(model, ADSA(1.0))
 
 
 def test_a_kv_dtype_that_is_none_is_refused() -> None:
@@ -126,6 +157,24 @@ def test_the_largest_batch_fits_and_the_next_does_not(policy: Policy | None, gui
     for images in (1, 2, 300):
         assert largest_batch(model, policy, peak(images), 4, guidance) == images
         assert largest_batch(model, policy, peak(images) - 1, 4, guidance) == images - 1
+
+
+@each_policy
+def test_what_many_images_take_is_known_from_two_plans(policy: Policy) -> None:
+    model = tiny(**GRID)
+
+    def planned(images: int) -> Memory:
+        return plan(model, policy, images, 4)
+
+    grown = growing(planned)
+    for images in (SOME, 90):
+        assert grown(images).drawing_bytes == planned(images).drawing_bytes
+    assert most_images(planned, planned(90).drawing_bytes) == 90
+    assert most_images(grown, planned(90).drawing_bytes - 1) == 89
+    assert most_images(grown, 0) == 1
+    bent = growing(planned, (1, SOME))  # what prompts take is outgrown between the two
+    for images in (1, 2, 90):
+        assert bent(images).drawing_bytes == planned(images).drawing_bytes
 
 
 def test_more_memory_or_a_smaller_budget_never_draw_fewer() -> None:

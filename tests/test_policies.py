@@ -287,6 +287,8 @@ def test_values_that_cannot_be_are_refused(wrong: Callable[[], Policy], about: s
         (Diagonal(24), "The budget, 24 tokens, does not hold the 24 pinned"),
         (Diagonal(25), "To skip a token .* at least 26 tokens, 24 of them the prompt's"),
         (SSD(20, head_map=of_kind(PRO, 0.5)), "The budget, 20 tokens, does not hold the 24 pinned"),
+        (ADSA(49, offload=True), "Of 49 slots, 24 of them pinned, the 25 newest tokens .* no effect; raise the budget"),
+        (ADSA(0.2, recent=96, offload=True), "Of 120 slots, 24 of them pinned, the 96 newest .* no effect"),
         (LineAR(28), "The budget, 28 tokens, does not hold the 28 pinned .* at least 29 tokens"),
         (SSD(0.2), "head_map"),
     ],

@@ -41,6 +41,7 @@ def weighing(weights: dict[int, float], queries: int, columns: int = 4, pinned: 
         (LineAR(0.2, anchors=0), 24),
         (ADSA(120), 24),
         (ADSA(0.2, pin_prompt=False), 0),
+        (ADSA(0.2, recent=95, offload=True), 24),
     ],
 )
 def test_every_head_gets_the_budget_and_is_ranked(policy: RankingPolicy, pinned: int) -> None:
@@ -127,7 +128,14 @@ def test_line_ar_drops_what_the_row_attends_least() -> None:
     ("slots", "pinned", "kept"), [(120, 24, 48), (90, 10, 40), (75, 24, 25), (48, 24, 25), (599, 0, 48)]
 )
 def test_recent_rows_are_two_where_there_is_room(slots: int, pinned: int, kept: int) -> None:
-    assert two_rows(view_of(list(range(slots)), columns=24, pinned=pinned)) == kept
+    assert two_rows(24, slots - pinned) == kept
+
+
+def test_adsa_s_recent_rows_are_a_matter_of_the_slots_and_not_of_the_tokens_ranked() -> None:
+    values = [[0.0, 1]] * 2 + [[0.0, 3], [1.0, 0.1], [5.0, 0], [1.0, -0.3]] + [[0.0, 1]] * 2
+    view = view_of(list(range(8)), values=values, columns=2, pinned=2)
+    assert order_of(ADSA(), view) == [3, 4, 2, 5, 6, 7]  # half of six
+    assert order_of(ADSA(offload=True), replace(view, slots=10)) == [2, 3, 4, 5, 6, 7]  # two rows
 
 
 BETWEEN = {2: [5.0, 0], 5: [1.0, -0.3], 3: [1.0, 0.1], 4: [0.0, 3]}  # means of cosines: .65, .53, .67, -.06

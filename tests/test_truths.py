@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -11,9 +12,10 @@ import torch
 from torch import Tensor
 
 import ssd_core
-from ssd_core import SSD, Full, HeadKV, Memory, Policy, StreamingLLM, Window, generate
+from ssd_core import ADSA, SSD, Full, HeadKV, Memory, Policy, StreamingLLM, Window, generate
 from ssd_core.cache.cache import SlotCache
 from ssd_core.cache.growing import GrowingSlots
+from ssd_core.cache.offloaded import OffloadedSlots
 from ssd_core.clock import Clock
 from ssd_core.loop import GREY, draw_tokens
 from ssd_core.memory import PeakBytes, counted, plan_rows
@@ -25,6 +27,7 @@ from tests.table import (
     EQUAL,
     HEADS,
     NO_PLAN,
+    POLICIES,
     ROUNDED,
     SEED,
     UNEQUAL,
@@ -75,6 +78,15 @@ def test_the_table_s_budgets_drop_tokens_that_matter(policy: Policy) -> None:
     assert drawn.like(whole(4, torch.float32, UNEQUAL, 3.0)) == isinstance(policy, Full)
 
 
+@pytest.mark.parametrize("name", [name for name in POLICIES if "offloaded" in name])
+def test_what_may_come_back_changes_the_picture(name: str) -> None:
+    policy = POLICIES[name]
+    assert isinstance(policy, ADSA)
+    assert policy.offload
+    blind = replace(policy, offload=False)
+    assert not draw(model_of(), policy, UNEQUAL, 3.0).like(draw(model_of(), blind, UNEQUAL, 3.0))
+
+
 @each_kv_heads
 @each_guidance
 @each_prompts
@@ -105,8 +117,17 @@ def test_tokens_are_those_of_rounding_keys_and_values_as_they_come(policy: Polic
         SSD(8, pin_prompt=False, head_map=HEADS),
         SSD(6, literal=True, head_map=HEADS),
         SSD(6, refresh=5, literal=True, head_map=HEADS),
+        ADSA(6, refresh=4, recent=1, pin_prompt=False, offload=True),
     ],
-    ids=["window", "streaming", "ssd, every token", "ssd", "ssd, literal", "ssd, literal, every 5 tokens"],
+    ids=[
+        "window",
+        "streaming",
+        "ssd, every token",
+        "ssd",
+        "ssd, literal",
+        "ssd, literal, every 5 tokens",
+        "adsa, offloaded",
+    ],
 )
 def test_a_prompt_may_be_longer_than_the_slots(
     policy: Policy, guidance: float, monkeypatch: pytest.MonkeyPatch
@@ -156,7 +177,7 @@ def test_never_more_slots_than_the_budget(
                 check_positions(slots)
                 # nothing waits elsewhere: whatever slots hold on to is counted
                 kept = sum(tensor.untyped_storage().nbytes() for tensor in tensors_of(slots))
-                assert kept == slots.kv_bytes + slots.bookkeeping_bytes
+                assert kept == slots.kv_bytes + slots.bookkeeping_bytes + slots.host_bytes
         heads = geometry.layers * kv_heads
         assert cache.grows or all(
             row <= heads * mean_slots(policy, geometry, length) for row, length in zip(held, lengths, strict=True)
@@ -180,6 +201,11 @@ def test_the_plan_is_what_is_counted(policy: Policy, prompts: Sequence[str], gui
     planned = plan_rows(model, policy, rows, sampling, kv_dtype=kv_dtype)
     model.decoder.rope.reserve(100, model.device, model.dtype)  # the model's, not the drawing's
 
+    def on_host(cache: SlotCache) -> int:
+        """Bytes of what is kept for policies that recall."""
+        slots = [slots for layer in cache.layers for slots in layer if isinstance(slots, OffloadedSlots)]
+        return sum(part.nbytes for own in slots for part in own.host)
+
     def count(cache: SlotCache) -> tuple[int, int]:
         """Bytes of keys and values, and of all that is held."""
         slots = [slots for layer in cache.layers for slots in layer]
@@ -188,8 +214,12 @@ def test_the_plan_is_what_is_counted(policy: Policy, prompts: Sequence[str], gui
         held = sum({own._cdata: own.nbytes() for own in storages_of(*parts)}.values())
         return sum(part.nbytes for own in slots for part in own.storage.parts), held
 
+    # the processor is its own host, so that what this keeps is held in the same memory, all the time
+    host = planned.host_bytes
+    assert (host > 0) == (isinstance(policy, ADSA) and policy.offload)
     with torch.inference_mode(), PeakBytes() as counter:
         cache = prefill(model, policy, rows, kv_dtype=kv_dtype)
+        assert cache.host_bytes == host == on_host(cache)
         prefill_peak, counter.peak = counter.peak, counter.live
         at_first = count(cache)[1]
         draw_tokens(model, cache, rows, seeds, sampling, planned, Clock(model.device))
@@ -201,9 +231,9 @@ def test_the_plan_is_what_is_counted(policy: Policy, prompts: Sequence[str], gui
         counter.peak = 0
         model.decode_image(torch.zeros(1, model.geometry.tokens, dtype=torch.int64))
         picture_peak = counter.peak
-    assert (memory.kv_bytes, memory.kv_bytes + memory.bookkeeping_bytes) == (kv_bytes, held)
+    assert (memory.kv_bytes, memory.kv_bytes + memory.bookkeeping_bytes) == (kv_bytes, held - host)
     assert at_first + planned.prefill_bytes == prefill_peak
-    most = max(planned.kv_bytes + planned.bookkeeping_bytes + planned.step_bytes, planned.replan_bytes)
+    most = max(planned.kv_bytes + planned.bookkeeping_bytes + planned.step_bytes, planned.replan_bytes) + host
     tokens = images * (model.geometry.tokens * (4 + 8) + 8)  # random numbers, tokens so far, and the last one
     assert drawing_peak <= most + tokens
     if not isinstance(policy, HeadKV) or policy.local == 1:  # no head is local, the worst that was planned for

@@ -17,8 +17,10 @@ def view_of(
     queries: Sequence[Sequence[Sequence[float]]] = (),
     columns: int = 4,
     pinned: int = 0,
+    slots: int | None = None,
 ) -> View:
-    """keys, values [S, D], queries [Q, G, D]; of no size where a test has none."""
+    """keys, values [S, D], queries [Q, G, D]; of no size where a test has none; as many slots as tokens
+    unless given."""
     unseen = torch.empty(1, len(position), 0)
     return View(
         position=torch.tensor([position], dtype=torch.int32),
@@ -28,6 +30,7 @@ def view_of(
         queries=torch.tensor([queries]) if queries else torch.empty(1, 0, 1, 0),
         newest=max(position),
         pinned=pinned,
+        slots=len(position) if slots is None else slots,
         columns=columns,
         role="semantic",
     )

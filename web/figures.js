@@ -17,6 +17,7 @@ export function barsOf(figures) {
       full: memory.kv_bytes_full,
     },
     { part: "decoder", now: memory.picture_bytes },
+    { part: "host", now: memory.host_bytes || undefined }, // only where there are some
     { part: "free", now: free_bytes },
   ];
   return bars.filter(({ now }) => now !== undefined && now !== null);

@@ -8,7 +8,7 @@ import { areDecimal } from "./settings.js";
 import { language, texts } from "./texts.js";
 import { fold, human, saving, slots, state } from "./words.js";
 
-export const WHOLE = { begins: "reading", bars: ["weights", "cache", "decoder", "free"], curve: true };
+export const WHOLE = { begins: "reading", bars: ["weights", "cache", "decoder", "host", "free"], curve: true };
 export const ONLY_PLANNED = { begins: "planning", bars: ["cache"], curve: false };
 
 // as in meter.css

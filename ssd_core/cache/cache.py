@@ -15,6 +15,7 @@ from ..models.decoder import split_heads
 from ..policies.base import Keep, Policy, RankingPolicy
 from .diagonal import DiagonalSlots
 from .growing import GrowingSlots, choices_of, is_due
+from .offloaded import OffloadedSlots
 from .pairs import Alike, Order, Room, group_pairs
 from .ranked import RankedSlots, Ranking
 from .slots import Slots
@@ -101,6 +102,10 @@ class SlotCache:
         if self.ranking.policy.replan_at(self.geometry, group.prompt) is not None:
             storage = self.storage_for(group.keep, len(group.pairs))
             return GrowingSlots(keeps, self.ranking, group.keep, storage, self.dtype)
+        whole = self.geometry.cached_tokens(group.prompt)
+        if self.ranking.policy.recalls and group.keep.ranked and group.keep.slots < whole:
+            storage = self.storage_for(group.keep, len(group.pairs))
+            return OffloadedSlots(whole, self.ranking, group.keep, storage, self.dtype)
         return self.slots_for(group.keep, len(group.pairs))
 
     def fill(self, length: int, prompts: PromptCache, prompt_of_row: dict[int, int]) -> None:
@@ -176,8 +181,13 @@ class SlotCache:
         return sum(slots.kv_bytes for layer in self.layers for slots in layer)
 
     @property
+    def host_bytes(self) -> int:
+        """Bytes of tokens that the host's memory keeps."""
+        return sum(slots.host_bytes for layer in self.layers for slots in layer)
+
+    @property
     def bytes(self) -> int:
-        """All that is held from step to step."""
+        """All that is held from step to step, but for what the host's memory keeps."""
         return self.kv_bytes + self.bookkeeping_bytes
 
     def filled_bytes(self, fed: int) -> int:

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..errors import UserError
 from .attention import attend_slots
 from .cache import SlotCache
+from .offloaded import OffloadedSlots
 from .ranked import RankedSlots
 from .slots import Slots
 from .storage import Storage
@@ -29,7 +30,8 @@ class FixedCache:
     def __init__(self, cache: SlotCache) -> None:
         """Raises UserError for slots that do more than a compiled step knows of."""
         kinds_known = all(
-            type(slots) in (Slots, RankedSlots) and type(slots.storage) is Storage for slots in chain(*cache.layers)
+            type(slots) in (Slots, RankedSlots, OffloadedSlots) and type(slots.storage) is Storage
+            for slots in chain(*cache.layers)
         )
         if not kinds_known:
             raise UserError(

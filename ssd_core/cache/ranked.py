@@ -128,6 +128,7 @@ class RankedSlots(Slots):
             queries=self.newest_queries(),
             newest=self.stored - 1,
             pinned=self.keep.pinned,
+            slots=self.keep.slots,
             columns=self.ranking.columns,
             role=self.keep.role,
         )

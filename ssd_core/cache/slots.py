@@ -52,6 +52,11 @@ class Slots:
     def bookkeeping_bytes(self) -> int:
         return 0
 
+    @property
+    def host_bytes(self) -> int:
+        """Bytes kept in the host's memory, and not counted elsewhere."""
+        return 0
+
     def fill(self, keys: Tensor, values: Tensor) -> None:
         """Store a prompt's tokens [n, T, D]; of a prompt longer than the slots, the pinned ones and the newest."""
         kept, slots = self.places(keys.shape[1])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -54,9 +56,18 @@ class Storage:
     def nbytes(self) -> int:
         return sum(part.nbytes for part in self.parts)
 
+    def pack(self, kv: Tensor) -> list[Tensor]:
+        """Keys and values [..., D] as they are stored, a tensor [..., width] for each of the parts."""
+        return [kv]
+
+    def unpack(self, parts: Sequence[Tensor]) -> Tensor:
+        """What `pack` made of keys and values, as the model computes them."""
+        return parts[0]
+
     def fill(self, slots: Tensor, kv: Tensor) -> None:
         """Store tokens, kv [2, n, T, D], in the slots int64 [T]."""
-        self.kv[:, :, slots] = kv
+        for part, packed in zip(self.parts, self.pack(kv), strict=True):
+            part[:, :, slots] = packed
 
     def take(self, slots: Tensor, other: Storage, pairs: Tensor, places: Tensor) -> None:
         """Store in the slots int64 [T] what another storage of this kind holds of the pairs int64 [n] in the places
@@ -78,7 +89,7 @@ class Storage:
 
     def read(self) -> Tensor:
         """Keys and values as the model computes them, [2, n, S, D]."""
-        return self.kv
+        return self.unpack(self.parts)
 
 
 class QuantizedStorage(Storage):
@@ -106,10 +117,13 @@ class QuantizedStorage(Storage):
         self.numbers = self.kv.view(kind)
         self.room = room[: count * slots].view(count, slots, head_dim)
 
-    def fill(self, slots: Tensor, kv: Tensor) -> None:
+    def pack(self, kv: Tensor) -> list[Tensor]:
         numbers, scale = quantize(kv, self.kind)
-        self.kv[:, :, slots] = numbers.view(torch.int8)
-        self.scale[:, :, slots] = scale
+        return [numbers.view(torch.int8), scale]
+
+    def unpack(self, parts: Sequence[Tensor]) -> Tensor:
+        numbers, scale = parts
+        return (numbers.view(self.kind).float() * (scale.float() / LARGEST[self.kind])).to(self.room.dtype)
 
     def put(self, slot: int, kv: Tensor) -> None:
         numbers, scale = quantize(kv, self.kind)
@@ -119,6 +133,3 @@ class QuantizedStorage(Storage):
     def attend(self, q: Tensor, held: int, output: Tensor, bias: Tensor | None = None) -> Tensor:
         numbers, scale, room = (part.narrow(-2, 0, held) for part in (self.numbers, self.scale, self.room))
         return attend_scaled(q, numbers, scale, LARGEST[self.kind], room, output, bias)
-
-    def read(self) -> Tensor:
-        return (self.numbers.float() * (self.scale.float() / LARGEST[self.kind])).to(self.room.dtype)

@@ -50,6 +50,12 @@ class ImageModel(nn.Module, ABC):
     computes_on: torch.device | None = None  # set by whoever moves the weights, ComfyUI say
 
     @property
+    def host_parts(self) -> Sequence[nn.Module]:
+        """What of it stays in the host's memory while it computes on a device; nothing where it computes on the
+        processor."""
+        return ()
+
+    @property
     @abstractmethod
     def picture_size(self) -> tuple[int, int]:
         """Height and width of its pictures, in pixels."""

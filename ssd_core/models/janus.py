@@ -92,6 +92,7 @@ class Janus(ImageModel):
         super().__init__()
         self.name, self.shape, self.tokenizer = name, shape, tokenizer
         self.geometry, self.vocabulary = shape.geometry, shape.vocabulary
+        self.text_on_cpu = True  # whether the token embeddings stay off the device
         hidden = shape.decoder.hidden
         self.decoder = Decoder(shape.decoder, ops, **where)
         self.text = nn.Embedding(shape.vocabulary, hidden, **where)
@@ -99,6 +100,10 @@ class Janus(ImageModel):
         self.aligner = Aligner(shape.code_dim, hidden, shape.aligner_depth, ops, **where)
         self.head = ImageHead(hidden, shape.image_hidden, shape.codebook, ops, **where)
         self.codec: Any = codec
+
+    @property
+    def host_parts(self) -> Sequence[nn.Module]:
+        return [self.text] if self.text_on_cpu and self.device.type != "cpu" else []
 
     @property
     def picture_size(self) -> tuple[int, int]:

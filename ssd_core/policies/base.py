@@ -38,17 +38,19 @@ class Keep:
 
 @dataclass(frozen=True)
 class View:
-    """What a policy may look at when it ranks: n (row, head) pairs that keep alike, S slots each.
+    """What a policy may look at when it ranks: n (row, head) pairs that keep alike, the tokens in the S slots of each.
+    For a policy that `recalls` they are S tokens: all that are not pinned, the oldest first, wherever they are kept.
 
     position: int32 [n, S], the place in the sequence a slot's token came from.
     score: float32 [n, S], the attention a slot's token has received since it came, summed over the queries of its
         head, faded by the policy's `fade` each step; [n, 0] for a policy that asks for no `scores`.
     keys, values: [n, S, D], as they are attended, keys turned to their positions; [n, 0, D] for a policy that asks for
-        no `contents`.
+        no `contents`. Of tokens kept elsewhere there are no keys.
     queries: [n, Q, G, D], those of the newest Q image tokens that were fed, the newest last, turned to their positions;
         Q is what the policy's `queries` asks for, or as many as there have been.
     newest: the position of the token last stored.
     pinned: the first tokens of the sequence, which stay whatever their priority.
+    slots: how many tokens a pair holds at most, the pinned ones included.
     columns: image tokens in a row of the picture.
     role: the pairs' role.
     """
@@ -60,6 +62,7 @@ class View:
     queries: Tensor
     newest: int
     pinned: int
+    slots: int
     columns: int
     role: str
 
@@ -86,6 +89,12 @@ class RankingPolicy(Policy):
     refresh: int | Literal["row"]
     scores: ClassVar[bool] = True
     contents: ClassVar[bool] = True
+
+    @property
+    def recalls(self) -> bool:
+        """Whether what leaves the slots may come back: then the host's memory keeps it, and a ranking says anew which
+        of all tokens are held. Such a policy asks for values alone, not for `scores` or `queries`, and plans once."""
+        return False
 
     def steps_between(self, geometry: Geometry) -> int:
         """How many tokens are drawn between two rankings."""

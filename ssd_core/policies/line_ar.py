@@ -49,5 +49,5 @@ class LineAR(RankingPolicy):
         return geometry.columns
 
     def priority(self, view: View) -> Tensor:
-        recent = two_rows(view) if self.recent is None else self.recent
+        recent = two_rows(view.columns, view.slots - view.pinned) if self.recent is None else self.recent
         return newest_above(view, rounded(attention_of_queries(view)), recent)

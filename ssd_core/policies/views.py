@@ -16,11 +16,11 @@ def newest_above(view: View, score: Tensor, recent: int) -> Tensor:
     return score.where(age >= recent, RECENT - age)
 
 
-def two_rows(view: View) -> int:
-    """Newest tokens for a method that keeps recent rows without saying how many: two rows, or half of what is not
-    pinned where that is less, but a row and one token at least, which has the token straight above."""
-    free = view.position.shape[1] - view.pinned
-    return max(view.columns + 1, min(2 * view.columns, free // 2))
+def two_rows(columns: int, free: int) -> int:
+    """Newest tokens for a method that keeps recent rows without saying how many: two rows, or half of the `free` slots,
+    those that are not pinned, where that is less, but a row and one token at least, which has the token straight
+    above."""
+    return max(columns + 1, min(2 * columns, free // 2))
 
 
 def rounded(score: Tensor) -> Tensor:

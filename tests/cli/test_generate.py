@@ -76,7 +76,7 @@ OPTIONS: dict[str, list[tuple[object, ...]]] = {
     "h2o": [("--budget", 15), ("--refresh", 1), ("--recent", 0), ("--no-pin-prompt",)],
     "snapkv": [("--budget", 16), ("--refresh", 1), ("--window", 1), ("--pool", 1), ("--no-pin-prompt",)],
     "line-ar": [("--budget", 18), ("--refresh", 1), ("--anchors", 0), ("--recent", 0)],
-    "adsa": [("--budget", 17), ("--refresh", 1), ("--recent", 0), ("--no-pin-prompt",)],
+    "adsa": [("--budget", 17), ("--refresh", 1), ("--recent", 0), ("--no-pin-prompt",), ("--offload",)],
 }
 CHANGES = [(name, option) for name, own in OPTIONS.items() for option in own]
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ssd_core import Full, Window, largest_batch, plan
+from ssd_core import ADSA, Full, Window, largest_batch, plan
 from ssd_core.cli.plan import size
 from ssd_core.errors import UserError
 from ssd_core.memory import module_bytes
@@ -43,6 +43,14 @@ def test_the_table_is_the_plan(planned: Terminal, args: tuple[object, ...], sett
     }.items():
         assert shown[label] == [human(getattr(memory, part)) for memory in expected]
     assert shown["slots a head"] == [str(memory.slots[0][0]) for memory in expected]
+
+
+def test_what_the_host_keeps_stands_by_itself(planned: Terminal) -> None:
+    args = ("--method", "adsa", "--budget", 30, "--refresh", 2, "--recent", 2)
+    shown = rows(planned.output("plan", *args, "--offload"))
+    memory = plan(planned.model, ADSA(30, refresh=2, recent=2, offload=True))
+    assert shown["beside it, on the host"] == [human(memory.host_bytes), human(0)]
+    assert "beside it, on the host" not in rows(planned.output("plan", *args))
 
 
 def test_the_full_cache_stands_once(planned: Terminal) -> None:
@@ -139,6 +147,14 @@ def test_known_models_have_their_published_sizes(name: str, token: int, gibibyte
     assert model.device.type == "meta"
     with pytest.raises(UserError, match="checkpoint"):
         model.encode("a red circle")
+
+
+@pytest.mark.parametrize(("name", "text"), [("Janus-Pro-1B", "400 MiB"), ("Janus-Pro-7B", "800 MiB")])
+def test_the_prompt_s_embeddings_take_nothing_of_the_device(terminal: Terminal, name: str, text: str) -> None:
+    shown = rows(terminal.output("plan", "--model", name, "--method", "full"))
+    assert shown["beside it, on the host"] == [text]
+    device = module_bytes(known(name, torch.bfloat16, torch.bfloat16)) - 2 * 102400 * (2048 if "1B" in name else 4096)
+    assert float(shown["weights"][0].split()[0]) == pytest.approx(device / 2**30, abs=0.01)
 
 
 def test_known_models_can_be_planned(terminal: Terminal) -> None:

@@ -167,6 +167,7 @@ CASES: dict[str, dict[str, list[Case]]] = {
         "method.adsa.refresh": [method("adsa", refresh="2")],
         "method.adsa.recent": [method("adsa", recent="3")],
         "method.adsa.pin_prompt": [method("adsa", pin_prompt=False)],
+        "method.adsa.offload": [method("adsa", offload=True)],
         "method.headkv.budget": [method("headkv", budget="9")],
         "method.headkv.type_at": [method("headkv", type_at=40)],
         "method.headkv.mass": [method("headkv", mass=0.8)],

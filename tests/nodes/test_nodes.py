@@ -269,6 +269,18 @@ def test_the_readout_repeats_the_report(comfy: SimpleNamespace, held: Any) -> No
     assert "budget 9" in text
     assert "guidance 5.0" in text
     assert "abc" in text.splitlines()
+    assert "on the host" not in text
+
+
+def test_the_readout_says_what_the_host_keeps(comfy: SimpleNamespace, held: Any) -> None:
+    method = {"method": "adsa", "budget": "9", "refresh": "2", "recent": "2", "offload": True}
+    policy = comfy.nodes["SSDJanusCompression"].execute(method).args[0]
+    report = run(comfy.nodes["SSDJanusSampler"], model=held, policy=policy, prompt="abc").args[2]
+    text = comfy.nodes["SSDJanusReadout"].execute(report).args[0]
+    [line] = [line for line in text.splitlines() if line.startswith("beside it, on the host")]
+    assert line.endswith(human(report["memory"]["host_bytes"]))
+    assert report["memory"]["host_bytes"] > 0
+    assert report["settings"]["offload"] is True
 
 
 def test_the_plan_says_what_fits(comfy: SimpleNamespace, held: Any) -> None:

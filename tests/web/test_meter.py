@@ -62,6 +62,17 @@ def test_the_report_s_bytes_are_shown_in_the_end(opened: Any, run: list[Message]
         assert part["y"] + part["height"] <= box["y"] + box["height"]  # nothing is cut off
 
 
+def test_what_the_host_keeps_has_a_bar_where_there_is_some(opened: Any, run: list[Message]) -> None:
+    told = drawing(run)
+    memory = told[0][1]["memory"]
+    assert memory["host_bytes"] == 0
+    play(opened, run[0], *told[:1])
+    assert "On the host" not in read(opened, SAMPLER)["now"]
+    offloaded = [(kind, data | {"memory": memory | {"host_bytes": 12345}}) for kind, data in told]
+    play(opened, run[0], *offloaded[:1])
+    assert read(opened, SAMPLER)["now"]["On the host"] == 12345
+
+
 def test_the_last_report_is_there_after_a_reload(opened: Any, run: list[Message]) -> None:
     play(opened, *run)
     before = {node: read(opened, node) for node in (COMPRESSION, SAMPLER, READOUT, OTHER)}

@@ -53,17 +53,18 @@ def load(
     plan.check()
     adopt(plan, kinds or (lambda _: SMALL.get(weights)), on)
     plan.model.weights = weights
-    allocate(plan.model, place, text_on_cpu)
+    plan.model.text_on_cpu = text_on_cpu
+    allocate(plan.model, place)
     fill(plan)
     fill_kept(plan, on)
     return plan.model.eval().requires_grad_(False)
 
 
-def allocate(model: Janus, device: torch.device, text_on_cpu: bool) -> None:
+def allocate(model: Janus, device: torch.device) -> None:
     """Give an empty model its memory, uninitialised."""
     try:
         for name, part in model.named_children():
-            part.to_empty(device="cpu" if text_on_cpu and name == "text" else device)
+            part.to_empty(device="cpu" if model.text_on_cpu and name == "text" else device)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise

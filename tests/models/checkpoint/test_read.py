@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from ssd_core import UserError, load
+from ssd_core import UserError, load, plan
+from ssd_core.memory import module_bytes
 from ssd_core.models.checkpoint import read
 from ssd_core.models.janus import Janus
 from tests.models.small import LAYOUTS, SIZES, save_layout, save_official, save_transformers, transformers_janus
@@ -63,6 +64,20 @@ def test_only_the_prompt_embeddings_stay_on_the_processor(folder: Path) -> None:
     assert model.text.weight.device == torch.device("cpu")
     assert {tensor.device.type for name, tensor in model.named_parameters() if not name.startswith("text.")} == {"meta"}
     assert {tensor.device.type for tensor in load(folder, "meta", text_on_cpu=False).parameters()} == {"meta"}
+
+
+def test_what_stays_on_the_processor_is_no_memory_of_the_device(folder: Path) -> None:
+    away, there, here = load(folder, "meta"), load(folder, "meta", text_on_cpu=False), load(folder, "cpu")
+    text = module_bytes(here.text)
+    assert text > 0
+    assert (plan(away).host_bytes, plan(there).host_bytes, plan(here).host_bytes) == (text // 2, 0, 0)
+    assert plan(there).weights_bytes - plan(away).weights_bytes == text // 2
+    assert plan(there).peak_bytes - plan(away).peak_bytes == text // 2
+    # as in ComfyUI, which brings the other weights to where the model computes
+    all_here = plan(here)
+    here.computes_on = torch.device("meta")
+    assert plan(here).host_bytes == text
+    assert plan(here).weights_bytes == all_here.weights_bytes - text
 
 
 def test_layers_come_from_the_namespace(folder: Path) -> None:
