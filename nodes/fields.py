@@ -11,7 +11,7 @@ from comfy_api.latest import io
 from ..ssd_core.errors import UserError
 from ..ssd_core.heads.headmap import HeadMap
 from ..ssd_core.parameters import descriptions, kinds_of, read, whole_first
-from ..ssd_core.policies import METHODS, Policy
+from ..ssd_core.policies import DEFAULT, METHODS, Policy
 
 LARGEST = 65536
 OWN = "as the method has it"  # the word for None where a widget needs one
@@ -19,8 +19,9 @@ YES, NO = "yes", "no"
 
 
 def options() -> list[io.DynamicCombo.Option]:
-    """A choice a method, each with the widgets of its parameters."""
-    return [io.DynamicCombo.Option(name, widgets(cls)) for name, cls in METHODS.items()]
+    """A choice a method, each with the widgets of its parameters; the first is the default."""
+    names = sorted(METHODS, key=lambda name: name != DEFAULT)
+    return [io.DynamicCombo.Option(name, widgets(METHODS[name])) for name in names]
 
 
 def widgets(cls: type) -> list[Any]:

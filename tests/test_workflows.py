@@ -91,7 +91,7 @@ def test_comfy_cli_finds_nothing_wrong(every: dict[str, Any], name: str, tmp_pat
     [
         ("SSDJanusCompression", "method", "sdd", "dropped in silence"),
         ("SSDJanusCompression", "method.bugdet", "0.2", "no input method.bugdet"),
-        ("SSDJanusCompression", "method.pin_prompt", "maybe", "none of"),
+        ("SSDJanusLoad", "precision", "maybe", "none of"),
         ("SSDJanusSampler", "seed", "x", "takes INT"),
         ("SSDJanusSampler", "seed", -1, "not in 0"),
         ("SSDJanusSampler", "policy", ["1", 0], "takes KV_POLICY, not JANUS_MODEL"),

@@ -14,7 +14,7 @@ from ..cache.storage import check_kv_dtype
 from ..encoding import encode
 from ..errors import UserError
 from ..pictures import read, save, to_pil
-from ..policies import METHODS
+from ..policies import DEFAULT, METHODS
 from ..report import report, settings_of
 from ..sampling import Sampling
 from ..start import keep_of
@@ -51,7 +51,7 @@ def generate(
     options: dict[str, Any],
     sampling: dict[str, Any],
     model: ModelOption = EMBEDDED,
-    method: MethodOption = "ssd",
+    method: MethodOption = DEFAULT,
     images: Annotated[int, typer.Option(help="Pictures of each prompt.")] = 1,
     seed: SeedOption = 0,
     negative: NegativeOption = None,

@@ -18,7 +18,7 @@ from ..models.checkpoint.plan import Plan
 from ..models.known import KNOWN, known
 from ..models.placement import choose_dtype, codec_dtype
 from ..models.small import check_weights
-from ..policies import METHODS, Full, Policy
+from ..policies import DEFAULT, METHODS, Full, Policy
 from ..words import human, parts, slots
 from .console import ERR, OUT, table
 from .fields import with_options
@@ -38,7 +38,7 @@ def plan(
         str,
         typer.Option(help=f"{', '.join(KNOWN)}, whose sizes are known, '{EMBEDDED}', or a Janus checkpoint's path."),
     ] = EMBEDDED,
-    method: MethodOption = "ssd",
+    method: MethodOption = DEFAULT,
     images: Annotated[int, typer.Option(help="Pictures of one prompt that are drawn at once.")] = 1,
     prompt_tokens: Annotated[int, typer.Option(help="The prompt's length, template included.")] = 24,
     guidance: Annotated[float, typer.Option(help="1 draws one row a picture, anything else two.")] = 5.0,

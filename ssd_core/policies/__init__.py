@@ -28,9 +28,11 @@ METHODS: dict[str, type[Policy]] = {
     "adsa": ADSA,
     "headkv": HeadKV,
 }
+DEFAULT = "reach"  # of those that keep a cache small
 
 __all__ = [
     "ADSA",
+    "DEFAULT",
     "H2O",
     "METHODS",
     "SSD",

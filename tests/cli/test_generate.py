@@ -52,6 +52,7 @@ OPTIONS: dict[str, list[tuple[object, ...]]] = {
         ("--budget", 17),
         ("--refresh", 1),
         ("--tau", 0.7),
+        ("--spatial", 1),
         ("--recent", 0),
         ("--half-life", 0.1),
         ("--no-pin-prompt",),
