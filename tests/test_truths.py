@@ -15,12 +15,13 @@ from ssd_core import SSD, Full, HeadKV, Memory, Policy, StreamingLLM, Window, ge
 from ssd_core.cache.cache import SlotCache
 from ssd_core.cache.growing import GrowingSlots
 from ssd_core.clock import Clock
-from ssd_core.loop import GREY, draw_tokens
+from ssd_core.loop import GREY, draw_tokens, uniform_numbers
 from ssd_core.memory import PeakBytes, counted, plan_rows
 from ssd_core.prompts import prompt_rows
 from ssd_core.sampling import Sampling, streams
 from ssd_core.step import prefill
 from ssd_core.tokens import UNDRAWN
+from ssd_core.turn import Step, Turn
 from tests.table import (
     EQUAL,
     HEADS,
@@ -192,11 +193,13 @@ def test_the_plan_is_what_is_counted(policy: Policy, prompts: Sequence[str], gui
         cache = prefill(model, policy, rows, kv_dtype=kv_dtype)
         prefill_peak, counter.peak = counter.peak, counter.live
         at_first = count(cache)[1]
-        draw_tokens(model, cache, rows, seeds, sampling, planned, Clock(model.device))
+        turn = Turn(model, sampling, rows, uniform_numbers(model, seeds))
+        draw_tokens(Step(turn, cache), planned, Clock(model.device))
         drawing_peak = counter.peak
         kv_bytes, held = count(cache)
         memory = counted(planned, cache)
         cache.free()
+        del turn
         assert counter.live == 0
         counter.peak = 0
         model.decode_image(torch.zeros(1, model.geometry.tokens, dtype=torch.int64))
@@ -309,7 +312,8 @@ def test_random_numbers_depend_on_the_seed_alone(dtype: torch.dtype, monkeypatch
     monkeypatch.setattr(Sampling, "next_tokens", spy)
     rows = prompt_rows(model, UNEQUAL, 1, None, Sampling())
     with torch.inference_mode():
-        draw_tokens(model, prefill(model, Full(), rows), rows, [9, 7], Sampling(), NO_PLAN, Clock(model.device))
+        turn = Turn(model, Sampling(), rows, uniform_numbers(model, [9, 7]))
+        draw_tokens(Step(turn, prefill(model, Full(), rows)), NO_PLAN, Clock(model.device))
     assert torch.stack(seen, 1).equal(torch.stack([streams([seed], model.geometry.tokens)[0] for seed in (9, 7)]))
 
 

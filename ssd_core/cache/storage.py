@@ -56,7 +56,7 @@ class Storage:
 
     def fill(self, slots: Tensor, kv: Tensor) -> None:
         """Store tokens, kv [2, n, T, D], in the slots int64 [T]."""
-        self.kv[:, :, slots] = kv
+        self.kv.index_copy_(2, slots, kv)
 
     def take(self, slots: Tensor, other: Storage, pairs: Tensor, places: Tensor) -> None:
         """Store in the slots int64 [T] what another storage of this kind holds of the pairs int64 [n] in the places
@@ -108,8 +108,8 @@ class QuantizedStorage(Storage):
 
     def fill(self, slots: Tensor, kv: Tensor) -> None:
         numbers, scale = quantize(kv, self.kind)
-        self.kv[:, :, slots] = numbers.view(torch.int8)
-        self.scale[:, :, slots] = scale
+        self.kv.index_copy_(2, slots, numbers.view(torch.int8))
+        self.scale.index_copy_(2, slots, scale)
 
     def put(self, slot: int, kv: Tensor) -> None:
         numbers, scale = quantize(kv, self.kind)

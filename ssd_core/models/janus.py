@@ -100,6 +100,9 @@ class Janus(ImageModel):
         self.head = ImageHead(hidden, shape.image_hidden, shape.codebook, ops, **where)
         self.codec: Any = codec
 
+    def step_parts(self) -> Sequence[nn.Module]:
+        return [self.decoder, self.head, self.codes, self.aligner]
+
     @property
     def picture_size(self) -> tuple[int, int]:
         scale = 2 ** (len(self.shape.vq["channel_multiplier"]) - 1)
