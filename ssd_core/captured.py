@@ -20,9 +20,7 @@ from .models.placement import first_line
 from .turn import Step, Turn
 
 WARM_UP = 2  # turns in which libraries make what may not be made during a capture
-BUSY = (
-    Lock()
-)  # one warm-up or capture at a time: they share a stream, and torch's cudaMallocAsync knows no more than one
+BUSY = Lock()  # warm-ups and captures share a stream, and torch's cudaMallocAsync knows one capture at a time
 
 
 class Graph(Protocol):
@@ -84,8 +82,9 @@ class CapturedStep(Step):
 class CudaGraphs:
     """torch's CUDA graphs on one device.
 
-    Other threads may use CUDA meanwhile. With PYTORCH_CUDA_ALLOC_CONF=backend:cudaMallocAsync a capture works as well:
-    what it allocates becomes nodes of the graph instead of a pool of its own.
+    Other threads may use CUDA meanwhile ("thread_local"). torch captures with either of its allocators. Its own keeps a
+    graph's memory in a pool, which is free again once the graph is reset and nothing else holds on to it. With
+    PYTORCH_CUDA_ALLOC_CONF=backend:cudaMallocAsync allocations become nodes of the graph, whatever pool is named.
     """
 
     def __init__(self, device: torch.device) -> None:

@@ -117,6 +117,7 @@ def test_an_option_of_other_methods_is_refused(terminal: Terminal, method: str) 
         (("--head-map", "absent.safetensors"), "absent.safetensors"),
         (("--tau", 3), "tau"),
         (("--temperature", 0), "temperature"),
+        (("--step", "fast"), "fast"),
         (("--greedy", "--top-k", 3), "greedy"),
         (("--out", "heads.safetensors"), "heads.safetensors"),
         (("--report", "heads.safetensors/report.json"), "heads.safetensors"),

@@ -46,6 +46,14 @@ def test_the_table_is_the_plan(planned: Terminal, args: tuple[object, ...], sett
     assert shown["slots a head"] == [str(memory.slots[0][0]) for memory in expected]
 
 
+def test_the_step_decides_whether_a_graph_is_planned(planned: Terminal) -> None:
+    shown = {step: rows(planned.output("plan", "--method", "full", "--step", step)) for step in ("auto", "plain")}
+    assert "its CUDA graph" in shown["auto"]
+    assert "its CUDA graph" not in shown["plain"]
+    assert shown["plain"]["at most at once"] == [human(plan(planned.model, Full(), step="plain").peak_bytes)]
+    assert "not 'fast'" in planned.refusal("plan", "--step", "fast")
+
+
 def test_the_full_cache_stands_once(planned: Terminal) -> None:
     assert len(rows(planned.output("plan", "--method", "full"))["weights"]) == 1
 
