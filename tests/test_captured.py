@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -412,6 +413,54 @@ def test_the_numbers_of_a_step_wait_where_no_other_step_s_are_put() -> None:
             fixed.advance()
             told.append(fixed.numbers.clone())
     assert torch.stack(told).equal(fixed.waiting)
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["works", "fails"])
+def test_what_is_asked_of_torch(fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In which order, that is: what torch makes of it takes a device."""
+    done: list[str] = []
+
+    def noted(name: str) -> Callable[..., None]:
+        return lambda *given: done.append(" ".join([name, *map(str, given)]))
+
+    @contextmanager
+    def within(name: str, *given: object, **named: object) -> Iterator[None]:
+        done.append(" ".join([name, *map(str, given), *map(str, named.values())]))
+        try:
+            yield
+        finally:
+            done.append(f"end {name}")
+
+    def stream(name: str) -> Any:
+        waits = noted(f"{name} waits for")
+        return SimpleNamespace(device=torch.device("cuda", 3), wait_stream=lambda other: waits(other.name), name=name)
+
+    def work() -> None:
+        done.append("work")
+        if fails:
+            raise InterruptedError
+
+    monkeypatch.setattr(torch.cuda, "Stream", lambda _: stream("side"))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: stream("main"))
+    monkeypatch.setattr(torch.cuda, "stream", lambda own: within(f"on {own.name}"))
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: "graph")
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: "pool")
+    monkeypatch.setattr(
+        torch.cuda, "graph", lambda graph, pool, own, **named: within("capture", graph, pool, own.name, **named)
+    )
+    for name in ("_cuda_endAllocateToPool", "_cuda_releasePool"):
+        monkeypatch.setattr(torch._C, name, noted(name), raising=False)
+    graphs = captured.CudaGraphs(torch.device("cuda", 3))
+    with pytest.raises(InterruptedError) if fails else nullcontext():
+        graphs.warm_up(work)
+    assert done == ["side waits for main", "on side", "work", "end on side", "main waits for side"]
+    done.clear()
+    with pytest.raises(InterruptedError) if fails else nullcontext():
+        made: Any = graphs.capture(work)
+        assert made == "graph"
+    told = ["_cuda_endAllocateToPool 3 pool", "_cuda_releasePool 3 pool"] if fails else []
+    assert done == ["on side", "capture graph pool side thread_local", "work", "end capture", *told, "end on side"]
+    assert not captured.BUSY.locked()
 
 
 @needs_cuda
