@@ -54,7 +54,7 @@ def readout(report: dict[str, Any]) -> str:
                 for label, size in sizes.items()
             ),
             f"{saved:.1f} times fewer keys and values than in full; {slots(memory)} slots a head",
-            f"{report['tokens_per_second']:.0f} tokens/s",
+            f"{report['tokens_per_second']:.0f} tokens/s, step {report['step']}",
         ]
     )
 

@@ -10,16 +10,14 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch._dynamo.decorators import mark_unbacked
 from torch._dynamo.exc import TorchDynamoException
 
 from .cache.cache import SlotCache
-from .cache.fixed import FixedCache
+from .cache.sliced import SlicedCache
 from .errors import UserError
 from .models.base import ImageModel
-from .sampling import Sampling
-from .step import next_tokens
+from .turn import Step, Turn
 
 NUMBERS: weakref.WeakKeyDictionary[ImageModel, int] = weakref.WeakKeyDictionary()
 COUNT = itertools.count()
@@ -27,30 +25,31 @@ KNOWN: set[str] = set()
 MOST_COMPILED = 256
 
 
-class CompiledStep:
-    """The step of one drawing, compiled when the first token is drawn, or before, by a drawing of the same sizes.
+class CompiledStep(Step):
+    """The turn of one drawing, compiled when the first token is drawn, or before, by a drawing of the same sizes.
 
     Before each call torch would check all that a compiled function depends on; with the hundred tensors of a step this
     takes a tenth of its time. All in which two drawings may differ is therefore written into one string, and that alone
     is checked.
     """
 
-    def __init__(self, model: ImageModel, cache: SlotCache, sampling: Sampling) -> None:
-        self.model, self.sampling, self.cache = model, sampling, FixedCache(cache)
+    def __init__(self, turn: Turn, cache: SlotCache) -> None:
+        super().__init__(turn, cache, "compiled")
+        self.sliced, model = SlicedCache(cache), turn.model
         number = NUMBERS.setdefault(model, next(COUNT))
-        self.key = repr((number, model.device, model.dtype, torch.get_num_threads(), sampling, cache.groups))
+        about = number, model.device, model.dtype, torch.get_num_threads(), turn.sampling, turn.stays is None
+        self.key = repr((about, cache.groups))
 
-    def __call__(self, x: Tensor, positions: Tensor, uniform: Tensor) -> Tensor:
-        """Feed one token a row, x [rows, hidden] at int64 [rows, 1], and draw the next: int64 [images]."""
-        self.cache.advance()
+    def __call__(self) -> None:
+        self.sliced.advance()
         if self.key in KNOWN:
-            return compiled_draw(self.model, self.cache, self.sampling, x, positions, uniform, self.key)
-        for held in self.cache.held:
+            compiled_draw(self.turn, self.sliced, self.key)
+            return
+        for held in self.sliced.held:
             mark_unbacked(held, 0)  # the only length that changes; nothing may be concluded from what it is now
         with torch._dynamo.config.patch(recompile_limit=MOST_COMPILED), explain_compiler():
-            token = compiled_draw(self.model, self.cache, self.sampling, x, positions, uniform, self.key)
+            compiled_draw(self.turn, self.sliced, self.key)
         KNOWN.add(self.key)
-        return token
 
 
 def key_alone(guards: Sequence[Any]) -> list[bool]:
@@ -59,13 +58,11 @@ def key_alone(guards: Sequence[Any]) -> list[bool]:
 
 
 @partial(torch.compile, fullgraph=True, dynamic=False, options={"guard_filter_fn": key_alone})
-def compiled_draw(
-    model: ImageModel, cache: FixedCache, sampling: Sampling, x: Tensor, positions: Tensor, uniform: Tensor, key: str
-) -> Tensor:
-    """What `next_tokens` does. `key` says what the compiled function may be used for again, see `CompiledStep`."""
+def compiled_draw(turn: Turn, cache: SlicedCache, key: str) -> None:
+    """What `Turn.draw` does. `key` says what the compiled function may be used for again, see `CompiledStep`."""
     if not key:  # what is not looked at is not checked either
         raise ValueError("a compiled step needs a key")
-    return next_tokens(model, cache, sampling, x, positions, uniform)
+    turn.draw(cache)
 
 
 @contextmanager

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from .cache.cache import SlotCache
+from .choice import begin, choose_step
 from .clock import Clock, Timing
 from .errors import OutOfMemoryError, is_out_of_memory
 from .memory import Memory, counted, plan_rows
@@ -20,8 +19,9 @@ from .policies import Full, Policy
 from .prompts import Prompt, prompt_rows
 from .sampling import Sampling, streams
 from .start import kept_tokens, stretch
-from .step import Check, checked, feed, image_embedder, next_tokens, prefill
+from .step import Check, checked, prefill
 from .tokens import UNDRAWN
+from .turn import Step, Turn
 
 OnRow = Callable[[int, Tensor, Memory, float | None], object]
 GREY = 0.5  # what its place in the picture shows
@@ -35,6 +35,7 @@ class Result:
     tokens: int64 [n, grid tokens], on the processor; -1 where a stop came first, grey in the image.
     drawn: how many of the tokens were drawn; the others were kept from the start, or never came.
     seeds: the seed each image can be drawn with alone.
+    step: which step drew: plain, graph or compiled, and in words why, where another one was meant.
     """
 
     images: Tensor
@@ -43,6 +44,7 @@ class Result:
     seeds: list[int]
     memory: Memory
     timing: Timing
+    step: str
 
     @property
     def tokens_per_second(self) -> float:
@@ -68,7 +70,7 @@ def generate(
     on_row: OnRow | None = None,
     check: Check | None = None,
     previews: bool = False,
-    compiled: bool = False,
+    step: str = "auto",
     kv_dtype: str = "auto",
 ) -> Result:
     """Draw `images_per_prompt` pictures of each prompt, all at once.
@@ -88,9 +90,10 @@ def generate(
     check: called before each token, and between chunks of prompts and of pictures; what it raises ends the drawing and
         is passed on.
     previews: whether on_row paints a picture so far now and then, so that the memory it takes is counted.
-    compiled: whether a step goes through torch.compile, which needs a C++ compiler, and half a minute before the first
-        token of a batch of new sizes. What later steps take less is told by bench/speed.py. Tokens may differ in rare
-        cases, where two are as likely but for rounding.
+    step: how a token is drawn. "plain": operation by operation. "graph": all of them as one CUDA graph, captured anew
+        for each drawing. "compiled": through torch.compile, which needs a C++ compiler, and half a minute before the
+        first token of a batch of new sizes. "auto": a graph on CUDA where it works, else plainly; `Result.step` says
+        which it was. Tokens may differ in rare cases, where two are as likely but for rounding.
     kv_dtype: what keys and values are kept in: "auto" is what the model computes in; "int8" and "fp8" (e4m3) are a byte
         a number, and two bytes a key or value for its scale. A token is rounded when it is stored.
 
@@ -103,20 +106,31 @@ def generate(
     images = len(prompts) * images_per_prompt
     seeds = [(seed + k) % 2**64 for k in range(images)]
     kept = kept_tokens(model.geometry, start, keep, images)
-    memory = plan_rows(model, policy, rows, sampling, previews, kv_dtype)
+    choice = choose_step(step, model, policy, rows)
+    memory = plan_rows(model, policy, rows, sampling, previews, kv_dtype, choice.name == "graph")
     with explain_out_of_memory(memory, images):
         clock = Clock(model.device)
         cache = prefill(model, policy, rows, check, kv_dtype)
         clock.lap("prefill")
         try:
-            tokens = draw_tokens(model, cache, rows, seeds, sampling, memory, clock, on_row, check, kept, compiled)
-            memory = counted(memory, cache)
+            turn = Turn(model, sampling, rows, uniform_numbers(model, seeds), kept)
+            with closing(begin(choice, turn, cache)) as drawing:
+                draw_tokens(drawing, memory, clock, on_row, check)
+            tokens, told, memory = turn.tokens, drawing.told, counted(memory, cache)
+            if told != "graph":
+                memory = replace(memory, graph_bytes=0)
+            del turn, drawing
         finally:
             cache.free()
         clock.lap("decode")
         pictures = paint(model, tokens, memory.pictures_at_once, check)
         clock.lap("pictures")
-        return Result(pictures, tokens.cpu(), count_drawn(tokens, kept), seeds, memory, clock.timing)
+        return Result(pictures, tokens.cpu(), count_drawn(tokens, kept), seeds, memory, clock.timing, told)
+
+
+def uniform_numbers(model: ImageModel, seeds: Sequence[int]) -> Tensor:
+    """The random numbers of images, as `Turn` takes them."""
+    return streams(seeds, model.geometry.tokens).T.contiguous().to(model.device)
 
 
 def count_drawn(tokens: Tensor, kept: Tensor | None) -> int:
@@ -126,55 +140,28 @@ def count_drawn(tokens: Tensor, kept: Tensor | None) -> int:
 
 
 def draw_tokens(
-    model: ImageModel,
-    cache: SlotCache,
-    rows: Sequence[Sequence[int]],
-    seeds: Sequence[int],
-    sampling: Sampling,
-    memory: Memory,
-    clock: Clock,
-    on_row: OnRow | None = None,
-    check: Check | None = None,
-    kept: Tensor | None = None,
-    compiled: bool = False,
-) -> Tensor:
-    """The token loop: int64 [images, grid tokens].
+    draw: Step, memory: Memory, clock: Clock, on_row: OnRow | None = None, check: Check | None = None
+) -> None:
+    """The token loop: turn by turn, until all is drawn or a stop comes.
 
+    draw: which draws a token. memory: as planned, for on_row.
     clock: its last lap is to be where the prompts are read.
-    kept: tokens that stay, int64 [images, grid tokens], -1 where one is to be drawn.
     """
-    geometry, device = model.geometry, model.device
+    turn, cache = draw.turn, draw.cache
+    geometry, kept = turn.model.geometry, turn.kept
     columns = geometry.columns
-    uniform = streams(seeds, geometry.tokens).T.contiguous().to(device)
-    embed_image = image_embedder(model)
-    draw: Callable[[Tensor, Tensor, Tensor], Tensor] = partial(next_tokens, model, cache, sampling)
-    if compiled:
-        from .compiled import CompiledStep  # the compiler takes seconds to import
-
-        draw = CompiledStep(model, cache, sampling)
-    if kept is None:
-        tokens = torch.full((len(seeds), geometry.tokens), UNDRAWN, dtype=torch.int64, device=device)
-        first, end, stays = 0, geometry.tokens, None
-    else:
-        tokens = kept.to(device, copy=True)
-        (first, end), stays = stretch(geometry, kept), (tokens != UNDRAWN).T.contiguous()
-    positions = torch.tensor([[len(ids) - 1] for ids in rows], device=device)
-    x = model.embed_text(torch.tensor([ids[-1:] for ids in rows]))[:, 0]
+    first, end = (0, geometry.tokens) if kept is None else stretch(geometry, kept)
     for at in range(end):
         if at == first > 0:
             clock.lap("prefill")
         if check:
             check()
         if at < first:
-            feed(model, cache, x, positions)
-            token = tokens[:, at]
+            turn.feed(cache)
         else:
-            token = draw(x, positions, uniform[at])
-            if stays is not None:
-                torch.where(stays[at], tokens[:, at], token, out=token)
-            tokens[:, at] = token
+            draw()
         if (at + 1) % columns == 0 and on_row:
-            so_far, speed = tokens[:, : at + 1], None
+            so_far, speed = turn.tokens[:, : at + 1], None
             if at >= first:
                 clock.lap("decode")
                 speed = count_drawn(so_far, kept) / clock.timing.decode
@@ -182,10 +169,6 @@ def draw_tokens(
                 stop = on_row(at // columns, so_far, counted(memory, cache), speed)
             if stop:
                 break
-        x = embed_image(token)
-        x = torch.cat([x, x]) if sampling.guided else x
-        positions += 1
-    return tokens
 
 
 def paint(model: ImageModel, tokens: Tensor, at_once: int = 1, check: Check | None = None) -> Tensor:

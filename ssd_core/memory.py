@@ -17,13 +17,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from .cache.cache import SlotCache
+from .cache.masked import MaskedCache
 from .cache.storage import check_kv_dtype
+from .choice import plans_graph
 from .errors import UserError
 from .models.base import Geometry, ImageModel
 from .policies import Full, Policy
 from .prompts import Prompt, prompt_rows
 from .sampling import Sampling
-from .step import image_embedder, prefill, step
+from .step import prefill
+from .turn import Turn
 
 # What was planned for a model. A plan takes a tenth of a second, and many drawings follow the same one.
 PLANS: weakref.WeakKeyDictionary[ImageModel, dict[Hashable, Memory]] = weakref.WeakKeyDictionary()
@@ -39,11 +42,13 @@ class Memory:
     kv_bytes_full: what a full cache of the same rows would hold, in the precision that the model computes in.
     bookkeeping_bytes: positions, attention scores, pair lists, and room for one layer's step.
     weights_bytes: everything of the model that drawing takes on its device.
-    prefill_bytes, step_bytes, preview_bytes: the most that prompts, one step with its draw, or the decoding of a
-        picture so far hold beside weights and cache; the latter is 0 where none is shown.
+    prefill_bytes, step_bytes, preview_bytes: the most that prompts, one turn of the loop with all that it goes by, or
+        the decoding of a picture so far hold beside weights and cache; the latter is 0 where none is shown.
     picture_bytes: the most that the decoding of `pictures_at_once` pictures holds beside the weights.
     replan_bytes: the most that cache and work together hold beside the weights until a policy that plans anew has done
         so, while tokens move included; 0 for other policies.
+    graph_bytes: what a captured step keeps between tokens: room for all that one turn makes, which stays allocated, and
+        the masks of slots; 0 for other steps.
     peak_bytes: the most that is held at any time. The cache is freed before pictures are decoded.
     slots, attended: how many tokens each head of the first row holds, and how many of them it attends, at most,
         [layers][kv_heads].
@@ -71,11 +76,12 @@ class Memory:
     kv_bytes_full_by_row: list[int]
     replan_bytes: int = 0
     host_bytes: int = 0
+    graph_bytes: int = 0
 
     @property
     def drawing_bytes(self) -> int:
         """The most that is held until the cache is freed."""
-        work = max(self.prefill_bytes, self.step_bytes, self.preview_bytes)
+        work = max(self.prefill_bytes, self.graph_bytes + max(self.step_bytes, self.preview_bytes))
         return self.weights_bytes + max(self.kv_bytes + self.bookkeeping_bytes + work, self.replan_bytes)
 
     @property
@@ -163,11 +169,14 @@ def plan(
     negative: Prompt | None = None,
     previews: bool = False,
     kv_dtype: str = "auto",
+    step: str = "auto",
 ) -> Memory:
     """What `generate` will hold for `images` pictures of one prompt at once. Allocates nothing and reads no weight.
 
     prompt, negative, previews, kv_dtype: as `generate` takes them; the prompt may also be a mere count of tokens,
         template and begin-of-image token included.
+    step: as `generate` takes it, but that "graph" plans for one on any device, if the policy allows it. It is not known
+        here whether weights will be streamed; a plan with a graph is then somewhat too large.
     Raises UserError where the policy cannot work on this model, and for what `generate` would refuse.
     """
     sampling = Sampling(guidance)
@@ -177,7 +186,8 @@ def plan(
         raise UserError(f"A plan takes at least 1 image and a prompt of at least 2 tokens, not {images} and {prompt}.")
     else:
         rows = [[0] * prompt] * images + [[1] * prompt] * (images if sampling.guided else 0)
-    return plan_rows(model, (policy or Full()).fit(model), rows, sampling, previews, kv_dtype)
+    policy = (policy or Full()).fit(model)
+    return plan_rows(model, policy, rows, sampling, previews, kv_dtype, plans_graph(step, model, policy, rows))
 
 
 def plan_rows(
@@ -187,16 +197,19 @@ def plan_rows(
     sampling: Sampling,
     previews: bool = False,
     kv_dtype: str = "auto",
+    captured: bool = False,
 ) -> Memory:
-    """What drawing these rows will hold, for a policy that is fitted to the model. rows: the prompt ids of each row."""
+    """What drawing these rows will hold, for a policy that is fitted to the model.
+
+    rows: the prompt ids of each row. captured: whether the step is a CUDA graph."""
     check_kv_dtype(kv_dtype, model.device)
     lengths = tuple(map(len, rows)), tuple(sorted(len(ids) for ids in {tuple(ids) for ids in rows}))
-    about = (policy, lengths, sampling, previews, kv_dtype, model.device, model.dtype)
+    about = (policy, lengths, sampling, previews, kv_dtype, captured, model.device, model.dtype)
     known = PLANS.setdefault(model, {})
     if about not in known:
         if len(known) == MOST_PLANS:
             known.clear()
-        known[about] = _plan_rows(model, policy, rows, sampling, previews, kv_dtype)
+        known[about] = _plan_rows(model, policy, rows, sampling, previews, kv_dtype, captured)
     return known[about]
 
 
@@ -207,6 +220,7 @@ def _plan_rows(
     sampling: Sampling,
     previews: bool,
     kv_dtype: str,
+    captured: bool,
 ) -> Memory:
     skeleton, geometry = model.skeleton(), model.geometry
     on_host = sum(map(module_bytes, model.host_parts))
@@ -220,15 +234,12 @@ def _plan_rows(
         prefilling, counter.peak = counter.peak, counter.live
         prefill_bytes = prefilling - counter.live
         by_row = [cache.filled_bytes(row * geometry.columns) for row in drawn]
-        embed_image = image_embedder(skeleton)
-        x = torch.empty(len(rows), model.decoder.shape.hidden, dtype=model.dtype, device="meta")
-        positions, fed = torch.zeros(len(rows), 1, dtype=torch.int64, device="meta"), 0
+        turn, fed = Turn(skeleton, sampling, rows, torch.empty(geometry.tokens, images, device="meta")), 0
 
         def draw(at: int) -> None:
             nonlocal fed
             cache.skip(at - fed)
-            logits = step(skeleton, cache, x, positions)
-            embed_image(sampling.next_tokens(logits, torch.empty(images, device="meta")))
+            turn.draw(cache)
             fed = at + 1
 
         replan_bytes = 0
@@ -240,6 +251,7 @@ def _plan_rows(
         draw(geometry.tokens - 1)  # the last step is the widest
         kv_bytes, bookkeeping_bytes = cache.kv_bytes, cache.bookkeeping_bytes
         step_bytes = counter.peak - beside - cache.bytes
+        graph_bytes = captured_bytes(turn, cache, counter) if captured else 0
         slots, attended = cache.slots_of_first_row(), cache.slots_of_first_row(attended=True)
     # as many pictures at once as fit into what the cache leaves free
     at_once = max(1, min(images, (kv_bytes + bookkeeping_bytes) // a_picture))
@@ -259,7 +271,19 @@ def _plan_rows(
         kv_bytes_full_by_row=[full_bytes(geometry, lengths, model.dtype, row) for row in drawn],
         replan_bytes=replan_bytes,
         host_bytes=on_host + cache.host_bytes,
+        graph_bytes=graph_bytes,
     )
+
+
+def captured_bytes(turn: Turn, cache: SlotCache, counter: PeakBytes) -> int:
+    """What a captured turn keeps between tokens; `counter` is on, and the last token was drawn."""
+    held = counter.live
+    cache.skip(-1)
+    fixed = MaskedCache(cache)
+    fixed.advance()
+    counter.peak = counter.live  # ranking is no part of a graph
+    turn.draw(fixed)
+    return counter.peak - held
 
 
 def counted(planned: Memory, cache: SlotCache) -> Memory:
@@ -287,12 +311,13 @@ def largest_batch(
     negative: Prompt | None = None,
     previews: bool = False,
     kv_dtype: str = "auto",
+    step: str = "auto",
 ) -> int:
     """The most images of one prompt that can be drawn at once in `free_bytes`, weights included; 0 if none. What is
     drawn is said as to `plan`."""
 
     def planned(images: int) -> Memory:
-        return plan(model, policy, images, prompt, guidance, negative, previews, kv_dtype)
+        return plan(model, policy, images, prompt, guidance, negative, previews, kv_dtype, step)
 
     if planned(1).peak_bytes > free_bytes:
         return 0

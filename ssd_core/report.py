@@ -34,6 +34,7 @@ def report(
         "memory": result.memory.as_dict(),
         "seconds": asdict(result.timing),
         "tokens_per_second": result.tokens_per_second,
+        "step": result.step,
         "versions": versions(model.device),
     }
 

@@ -10,6 +10,7 @@ PARTS = {
     "their bookkeeping": "bookkeeping_bytes",
     "while prompts are read": "prefill_bytes",
     "while a token is drawn": "step_bytes",
+    "its CUDA graph": "graph_bytes",
     "while a preview is made": "preview_bytes",
     "until heads are typed": "replan_bytes",
     "while pictures are decoded": "picture_bytes",

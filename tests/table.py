@@ -35,6 +35,7 @@ from ssd_core.policies import (
 from ssd_core.prompts import prompt_rows
 from ssd_core.sampling import Sampling
 from ssd_core.step import prefill, step
+from ssd_core.turn import Step, Turn
 from tests.naive import Rounding, as_it_is, naive_tokens
 from tests.tiny import TinyModel, random_map, tiny
 
@@ -174,8 +175,9 @@ def draw(
     with torch.inference_mode():
         cache = prefill(model, policy.fit(model), rows, kv_dtype=kv_dtype)
         seeds = range(seed, seed + len(prompts) * images)
-        tokens = loop.draw_tokens(model, cache, rows, seeds, sampling, NO_PLAN, Clock(model.device))
-    return Drawn(tokens, torch.stack(sampling.logits))
+        turn = Turn(model, sampling, rows, loop.uniform_numbers(model, seeds))
+        loop.draw_tokens(Step(turn, cache), NO_PLAN, Clock(model.device))
+    return Drawn(turn.tokens, torch.stack(sampling.logits))
 
 
 def naive(
@@ -200,7 +202,8 @@ def watch(monkeypatch: pytest.MonkeyPatch, see: Callable[[SlotCache], object]) -
 
     def watched(model: ImageModel, cache: SlotCache, x: Tensor, positions: Tensor) -> Tensor:
         logits = plain(model, cache, x, positions)
-        see(cache)
+        if not x.is_meta:  # planning is not drawing
+            see(cache)
         return logits
 
     monkeypatch.setattr(step_module, "step", watched)

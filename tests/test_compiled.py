@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -54,12 +55,13 @@ class Asked(RankingPolicy):
 def test_a_compiled_step_draws_what_the_plain_one_draws(policy: Policy, kv_heads: int) -> None:
     model = model_of(kv_heads)
     plain, compiled = (
-        generate(model, UNEQUAL, policy, images_per_prompt=2, temperature=WARM, compiled=compiled)
-        for compiled in (False, True)
+        generate(model, UNEQUAL, policy, images_per_prompt=2, temperature=WARM, step=step)
+        for step in ("plain", "compiled")
     )
     assert compiled.tokens.equal(plain.tokens)
+    assert (plain.step, compiled.step) == ("plain", "compiled")
     known = set(KNOWN)
-    again = generate(model, UNEQUAL, policy, images_per_prompt=2, temperature=WARM, seed=5, compiled=True)
+    again = generate(model, UNEQUAL, policy, images_per_prompt=2, temperature=WARM, seed=5, step="compiled")
     assert again.tokens.equal(generate(model, UNEQUAL, policy, images_per_prompt=2, temperature=WARM, seed=5).tokens)
     assert known == KNOWN  # the same sizes take no second compilation
 
@@ -67,10 +69,12 @@ def test_a_compiled_step_draws_what_the_plain_one_draws(policy: Policy, kv_heads
 @needs_compiler
 def test_what_was_compiled_for_one_drawing_is_not_taken_for_another() -> None:
     model = tiny(rows=3, columns=4)
-    for images, guidance in [(1, 3.0), (2, 3.0), (1, 2.0)]:
+    kept = {"start": torch.zeros(1, 12, dtype=torch.int64), "keep": torch.arange(12) % 3 == 1}
+    cases: list[tuple[int, float, dict[str, Any]]] = [(1, 3.0, {}), (2, 3.0, {}), (1, 2.0, {}), (1, 3.0, kept)]
+    for images, guidance, begun in cases:
         plain, compiled = (
-            generate(model, ["ab"], Window(9), images, guidance=guidance, temperature=WARM, compiled=compiled)
-            for compiled in (False, True)
+            generate(model, ["ab"], Window(9), images, guidance=guidance, temperature=WARM, step=step, **begun)
+            for step in ("plain", "compiled")
         )
         assert compiled.tokens.equal(plain.tokens)
 
@@ -81,7 +85,7 @@ def test_a_missing_compiler_is_said_in_a_sentence(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(inductor.cpp, "cxx", ("no-such-compiler",))
     monkeypatch.setattr(inductor, "force_disable_caches", True)
     with pytest.raises(UserError, match=r"cannot be compiled here \(.*install these, or draw without") as refusal:
-        generate(tiny(), ["ab"], compiled=True)
+        generate(tiny(), ["ab"], step="compiled")
     check_sentence(refusal.value)
 
 
@@ -97,5 +101,5 @@ def test_a_missing_compiler_is_said_in_a_sentence(monkeypatch: pytest.MonkeyPatc
 )
 def test_slots_that_a_compiled_step_does_not_know_are_refused(policy: Policy, kv_dtype: str) -> None:
     with pytest.raises(UserError, match="neither a kv_dtype but auto") as refusal:
-        generate(model_of(), ["ab"], policy, compiled=True, kv_dtype=kv_dtype)
+        generate(model_of(), ["ab"], policy, step="compiled", kv_dtype=kv_dtype)
     check_sentence(refusal.value)

@@ -141,7 +141,7 @@ def test_the_peak_is_the_larger_of_drawing_and_painting() -> None:
 
 def test_pictures_are_painted_one_by_one_where_the_cache_leaves_no_room_for_more() -> None:
     big = Geometry(1, 1, 1, 8, 30, 30, 20)
-    memory = plan(TinyModel(big, device="meta"), Window(2, pin_prompt=False), images=9)
+    memory = plan(TinyModel(big, device="meta"), Window(2, pin_prompt=False), images=2)
     assert memory.pictures_at_once == 1
     assert memory.peak_bytes == memory.weights_bytes + memory.picture_bytes
 

@@ -10,12 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ssd_core import SSD, Full, Policy, UserError, Window, generate, keep_of, loop
+from ssd_core import SSD, Full, Policy, UserError, Window, generate, keep_of
 from ssd_core.loop import GREY
 from ssd_core.models.base import Geometry
 from ssd_core.sampling import Sampling
 from ssd_core.start import painted
 from ssd_core.tokens import UNDRAWN
+from ssd_core.turn import Step, Turn
 from tests.table import WARM, check_sentence, each_policy, model_of
 from tests.tiny import TinyModel, random_map
 
@@ -48,8 +49,8 @@ def test_what_is_kept_stays_and_decides_what_follows(policy: Policy) -> None:
 
 
 def test_everything_kept_is_the_start_and_nothing_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "feed", lambda *_: pytest.fail("fed"))
-    monkeypatch.setattr(loop, "next_tokens", lambda *_: pytest.fail("drew"))
+    monkeypatch.setattr(Turn, "feed", lambda *_: pytest.fail("fed"))
+    monkeypatch.setattr(Step, "__call__", lambda *_: pytest.fail("drew"))
     result = generate(model_of(), ["ab"], start=other(), keep=torch.ones(12, dtype=torch.bool), **USUAL)
     assert result.tokens.equal(other())
     assert result.images.equal(model_of().decode_image(other()))

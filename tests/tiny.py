@@ -40,6 +40,9 @@ class TinyModel(ImageModel):
                     scale = 1.0 if name.startswith(("text", "codes", "head")) else 3 / weight.shape[-1] ** 0.5
                     weight.data.copy_(torch.randn(weight.shape, generator=generator) * scale)
 
+    def step_parts(self) -> Sequence[nn.Module]:
+        return [self.decoder, self.head, self.codes]
+
     @property
     def picture_size(self) -> tuple[int, int]:
         return self.geometry.rows * 2, self.geometry.columns * 2

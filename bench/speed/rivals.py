@@ -13,6 +13,7 @@ import transformers
 from torch import Tensor
 
 import ssd_core
+from ssd_core.choice import takes_graphs
 from ssd_core.models.base import ImageModel
 
 GUIDANCE = 5.0
@@ -35,8 +36,8 @@ class Run:
 Draw = Callable[[int], Run]  # with a seed
 
 
-def ours(model: ImageModel, prompts: Sequence[str], policy: ssd_core.Policy, compiled: bool = False) -> Draw:
-    """Our engine with a policy."""
+def ours(model: ImageModel, prompts: Sequence[str], policy: ssd_core.Policy, step: str = "plain") -> Draw:
+    """Our engine with a policy and a step."""
 
     def draw(seed: int) -> Run:
         by_row: list[float] = []
@@ -45,12 +46,12 @@ def ours(model: ImageModel, prompts: Sequence[str], policy: ssd_core.Policy, com
             by_row.append(tokens.numel() / speed if speed else 0.0)
 
         begun = time.perf_counter()
-        how: dict[str, Any] = {"seed": seed, "guidance": GUIDANCE, "on_row": on_row, "compiled": compiled}
+        how: dict[str, Any] = {"seed": seed, "guidance": GUIDANCE, "on_row": on_row, "step": step}
         result = ssd_core.generate(model, prompts, policy, **how)
         seconds = time.perf_counter() - begun - result.timing.pictures
         return Run(seconds, result.memory.kv_bytes, by_row)
 
-    if compiled:
+    if step == "compiled":
         draw(0)  # the compiler's half a minute is told in words
     return draw
 
@@ -139,9 +140,13 @@ def rivals(path: str, model: ImageModel, prompts: Sequence[str], budget: float =
     """
     share = f"{100 * budget:g} %"
 
-    def mine(policy: ssd_core.Policy, compiled: bool = False) -> Callable[[], Draw]:
-        return lambda: ours(model, prompts, policy, compiled)
+    def mine(policy: ssd_core.Policy, step: str = "plain") -> Callable[[], Draw]:
+        return lambda: ours(model, prompts, policy, step)
 
+    graphs = {
+        "full, graph": mine(ssd_core.Full(), "graph"),
+        f"SSD {share}, refresh row, graph": mine(ssd_core.SSD(budget), "graph"),
+    }
     return {
         TRANSFORMERS: lambda: Theirs(path, model, prompts).generate,
         "transformers generate, dynamic cache": lambda: Theirs(path, model, prompts).generate_dynamic,
@@ -152,6 +157,7 @@ def rivals(path: str, model: ImageModel, prompts: Sequence[str], budget: float =
         f"SSD {share}, refresh 1": mine(ssd_core.SSD(budget, refresh=1)),
         f"SSD {share}, refresh row": mine(ssd_core.SSD(budget)),
         f"Reach {share}": mine(ssd_core.Reach(budget)),
-        "full, compiled": mine(ssd_core.Full(), True),
-        f"SSD {share}, refresh row, compiled": mine(ssd_core.SSD(budget), True),
+        "full, compiled": mine(ssd_core.Full(), "compiled"),
+        f"SSD {share}, refresh row, compiled": mine(ssd_core.SSD(budget), "compiled"),
+        **(graphs if takes_graphs(model.device) else {}),
     }

@@ -15,6 +15,7 @@ from torch import Tensor
 from ..models.base import Geometry
 from ..policies import H2O
 from .cache import SlotCache
+from .offloaded import OffloadedSlots
 from .ranked import RankedSlots
 from .slots import Slots
 from .storage import KV_DTYPES, LARGEST, QuantizedStorage, Storage
@@ -136,7 +137,7 @@ def kernel_cache_for(cache: SlotCache) -> KernelCache | None:
 def is_known(cache: SlotCache) -> bool:
     """Whether the kernel does all that these slots do."""
     return cache.dtype in DTYPES and all(
-        type(slots) in (Slots, RankedSlots) and type(slots.storage) in (Storage, QuantizedStorage)
+        type(slots) in (Slots, RankedSlots, OffloadedSlots) and type(slots.storage) in (Storage, QuantizedStorage)
         for slots in chain(*cache.layers)
     )
 

@@ -67,7 +67,7 @@ class Storage:
     def fill(self, slots: Tensor, kv: Tensor) -> None:
         """Store tokens, kv [2, n, T, D], in the slots int64 [T]."""
         for part, packed in zip(self.parts, self.pack(kv), strict=True):
-            part[:, :, slots] = packed
+            part.index_copy_(2, slots, packed)
 
     def take(self, slots: Tensor, other: Storage, pairs: Tensor, places: Tensor) -> None:
         """Store in the slots int64 [T] what another storage of this kind holds of the pairs int64 [n] in the places

@@ -11,6 +11,7 @@ import typer
 from torch import Tensor
 
 from ..cache.storage import check_kv_dtype
+from ..choice import check_step
 from ..encoding import encode
 from ..errors import UserError
 from ..pictures import read, save, to_pil
@@ -23,7 +24,6 @@ from .drawing import draw
 from .fields import with_options
 from .options import (
     EMBEDDED,
-    CompileOption,
     DeviceOption,
     DtypeOption,
     KVDtypeOption,
@@ -34,6 +34,7 @@ from .options import (
     PromptsArgument,
     ReportOption,
     SeedOption,
+    StepOption,
     WeightsOption,
     make_folder,
     policies_of,
@@ -68,7 +69,7 @@ def generate(
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     weights: WeightsOption = "auto",
-    compiled: CompileOption = False,
+    step: StepOption = "auto",
     kv_dtype: KVDtypeOption = "auto",
     out: OutOption = Path("out"),
     report_to: ReportOption = None,
@@ -76,6 +77,7 @@ def generate(
     """Draw pictures of prompts, all at once. Ctrl-C stops after the row and keeps what was drawn."""
     policy, chosen = policies_of([method], options)[method], Sampling(**sampling)
     check_kv_dtype(kv_dtype)
+    check_step(step)
     picture, painted = pictures_of(start, keep_rows, mask)
     make_folder(out)
     if report_to:
@@ -83,7 +85,7 @@ def generate(
     loaded, load_seconds = read_model(model, device, dtype, weights)
     policy = policy.fit(loaded)
     drawing = {"images_per_prompt": images, "seed": seed, "negative": negative, "kv_dtype": kv_dtype}
-    drawing |= {"compiled": compiled} | asdict(chosen)
+    drawing |= {"step": step} | asdict(chosen)
     begun: dict[str, Any] = {}
     origin: dict[str, Any] = {}
     if picture is not None:
@@ -106,7 +108,7 @@ def generate(
     memory = result.memory
     typer.echo(
         f"{method}: keys and values {human(memory.kv_bytes)}, {memory.kv_bytes / memory.kv_bytes_full:.2f} of the full "
-        f"cache; {result.tokens_per_second:.0f} tokens/s."
+        f"cache; {result.tokens_per_second:.0f} tokens/s; step {result.step}."
     )
 
 

@@ -13,6 +13,7 @@ import typer
 from rich.text import Text
 
 from ..cache.storage import KV_DTYPES
+from ..choice import STEPS
 from ..errors import UserError
 from ..models.base import ImageModel
 from ..models.checkpoint import load
@@ -32,10 +33,11 @@ SeedOption = Annotated[int, typer.Option(help="Image k is drawn with this + k.")
 NegativeOption = Annotated[str | None, typer.Option(help="What guidance leads away from.", show_default=False)]
 DeviceOption = Annotated[str, typer.Option(help="Such as cpu, cuda:0, mps; auto is a GPU if there is one.")]
 DtypeOption = Annotated[str, typer.Option(help="bf16, fp16 or fp32; auto fits the device.")]
-CompileOption = Annotated[
-    bool,
+StepOption = Annotated[
+    str,
     typer.Option(
-        "--compile", help="Put the step through torch.compile: half a minute for the compiler, faster steps afterwards."
+        help=f"How a token is drawn: {', '.join(STEPS)}; auto is a CUDA graph where one works, else plain; compiled "
+        "takes half a minute for the compiler before the first token."
     ),
 ]
 KVDtypeOption = Annotated[

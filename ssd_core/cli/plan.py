@@ -9,6 +9,7 @@ import torch
 import typer
 
 from ..cache.storage import check_kv_dtype
+from ..choice import STEPS, check_step
 from ..errors import UserError
 from ..memory import largest_batch
 from ..memory import plan as plan_memory
@@ -45,6 +46,9 @@ def plan(
     dtype: Annotated[str, typer.Option(help="bf16, fp16 or fp32; auto is bf16.")] = "bf16",
     weights: WeightsOption = "auto",
     kv_dtype: KVDtypeOption = "auto",
+    step: Annotated[
+        str, typer.Option(help=f"How a token is drawn: {', '.join(STEPS)}; auto is a graph, as for any GPU.")
+    ] = "auto",
     vram: Annotated[
         str | None,
         typer.Option(metavar="SIZE", help="Also say how many pictures fit; such as 8GB or 7.5GiB.", show_default=False),
@@ -53,6 +57,8 @@ def plan(
     """Say what a batch will take of memory, with a method and with the full cache. No weight is read."""
     check_kv_dtype(kv_dtype)
     check_weights(weights)
+    check_step(step)
+    step = "graph" if step == "auto" else step
     free = None if vram is None else size(vram)
     nothing = empty(model, dtype, weights)
     policy = policies_of([method], options)[method]
@@ -60,7 +66,8 @@ def plan(
     ways: dict[str, tuple[Policy, str]] = {name: (policy, kv_dtype)} | {"full": (Full(), "auto")}
     figures = table(f"{nothing.name}, {images} at once", *ways)
     plans = [
-        plan_memory(nothing, own, images, prompt_tokens, guidance, kv_dtype=kept_in) for own, kept_in in ways.values()
+        plan_memory(nothing, own, images, prompt_tokens, guidance, kv_dtype=kept_in, step=step)
+        for own, kept_in in ways.values()
     ]
     for label, part in parts(*plans).items():
         figures.add_row(label, *(human(getattr(memory, part)) for memory in plans))
@@ -68,7 +75,7 @@ def plan(
     if free is not None:
         with ERR.status("Counting pictures"):
             most = [
-                largest_batch(nothing, own, free, prompt_tokens, guidance, kv_dtype=kept_in)
+                largest_batch(nothing, own, free, prompt_tokens, guidance, kv_dtype=kept_in, step=step)
                 for own, kept_in in ways.values()
             ]
         figures.add_row(f"pictures that fit into {vram}", *map(str, most))

@@ -97,6 +97,16 @@ class ImageModel(nn.Module, ABC):
         """Where the model computes: where its weights lie, unless somebody brings them to `computes_on`."""
         return self.computes_on or self.decoder.norm.weight.device
 
+    def step_parts(self) -> Sequence[nn.Module]:
+        """What a token passes through."""
+        return [self.decoder]
+
+    @property
+    def is_resident(self) -> bool:
+        """Whether all weights of a step lie where it computes; otherwise they are brought piece by piece, each time."""
+        weights = (weight for part in self.step_parts() for weight in part.parameters())
+        return all(weight.device == self.device for weight in weights)
+
     @property
     def dtype(self) -> torch.dtype:
         """What the decoder computes in, and what keys and values are kept in."""

@@ -101,6 +101,9 @@ class Janus(ImageModel):
         self.head = ImageHead(hidden, shape.image_hidden, shape.codebook, ops, **where)
         self.codec: Any = codec
 
+    def step_parts(self) -> Sequence[nn.Module]:
+        return [self.decoder, self.head, self.codes, self.aligner]
+
     @property
     def host_parts(self) -> Sequence[nn.Module]:
         return [self.text] if self.text_on_cpu and self.device.type != "cpu" else []

@@ -62,6 +62,12 @@ def test_the_concatenating_loop_draws_what_generate_draws(folder: Path, model: A
     assert drawn[0] == drawn[1] == drawn[2]
 
 
+def test_graphs_are_rivals_where_there_may_be_some(folder: Path, model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not any("graph" in name for name in rivals(str(folder), model, ["a red circle"]))
+    monkeypatch.setattr("bench.speed.rivals.takes_graphs", lambda _: True)
+    assert {"full, graph", "SSD 20 %, refresh row, graph"} < rivals(str(folder), model, ["a red circle"]).keys()
+
+
 def test_ours_tell_when_each_row_was_done(folder: Path, model: Any) -> None:
     run = rivals(str(folder), model, ["a red circle"])["full"]()(0)
     assert len(run.by_row) == model.geometry.rows

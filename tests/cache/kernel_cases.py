@@ -27,6 +27,7 @@ from ssd_core.models.base import Geometry
 from ssd_core.policies import H2O, Diagonal, Full, HeadKV, Keep, Policy, RankingPolicy, View, Window
 from ssd_core.prompts import prompt_rows
 from ssd_core.step import prefill
+from ssd_core.turn import Step, Turn
 from tests.table import GRID, NO_PLAN, POLICIES, SEED, UNEQUAL, WARM, Drawn, Recorder, draw
 from tests.tiny import tiny
 
@@ -223,11 +224,11 @@ def test_a_drawing_is_the_plain_one(name: str, kv_heads: int, prompts: list[str]
     rows = prompt_rows(model, prompts, 1, None, sampling)
     with torch.inference_mode():
         stepped = Stepped(prefill(model, policy, rows, kv_dtype=kv_dtype), Tiling(4, splits))
-        seeds = range(SEED, SEED + len(rows))
-        tokens = loop.draw_tokens(model, stepped, rows, seeds, sampling, NO_PLAN, Clock(DEVICE))  # type: ignore[arg-type]
+        turn = Turn(model, sampling, rows, loop.uniform_numbers(model, range(SEED, SEED + len(rows))))
+        loop.draw_tokens(Step(turn, stepped), NO_PLAN, Clock(DEVICE))  # type: ignore[arg-type]
     assert stepped.kernel
     plain = draw(model, policy, prompts, 1.0, kv_dtype=kv_dtype)
-    assert Drawn(tokens, torch.stack(sampling.logits)).like(plain)
+    assert Drawn(turn.tokens, torch.stack(sampling.logits)).like(plain)
 
 
 def test_the_host_leaves_what_the_device_may_still_read() -> None:

@@ -118,6 +118,7 @@ def test_an_option_of_other_methods_is_refused(terminal: Terminal, method: str) 
         (("--head-map", "absent.safetensors"), "absent.safetensors"),
         (("--tau", 3), "tau"),
         (("--temperature", 0), "temperature"),
+        (("--step", "fast"), "fast"),
         (("--greedy", "--top-k", 3), "greedy"),
         (("--out", "heads.safetensors"), "heads.safetensors"),
         (("--report", "heads.safetensors/report.json"), "heads.safetensors"),
@@ -256,11 +257,11 @@ def test_any_prompt_becomes_a_file_name(terminal: Terminal, prompt: str) -> None
 def test_the_report_is_whole(terminal: Terminal) -> None:
     report = terminal.generate("ab", *METHOD["window"], "--images", 2, "--negative", "cd")
     assert set(report) == {
-        "model", "method", "settings", "images", "memory", "seconds", "tokens_per_second", "versions"
+        "model", "method", "settings", "images", "memory", "seconds", "tokens_per_second", "step", "versions"
     }  # fmt: skip
     assert (report["model"], report["method"]) == ("tiny", "window")
     assert report["settings"] == {
-        "images_per_prompt": 2, "seed": 0, "negative": "cd", "kv_dtype": "auto", "compiled": False, "guidance": 5.0,
+        "images_per_prompt": 2, "seed": 0, "negative": "cd", "kv_dtype": "auto", "step": "auto", "guidance": 5.0,
         "temperature": 1.0, "top_k": 0, "top_p": 1.0, "greedy": False, "budget": 8, "pin_prompt": True,
         "dtype": "float32", "weights": "auto",
     }  # fmt: skip
@@ -283,8 +284,9 @@ def test_the_command_line_compiles_when_told_to(terminal: Terminal) -> None:
     from ssd_core.compiled import KNOWN
 
     known = set(KNOWN)
-    told, plain = (terminal.generate("ab", *METHOD["window"], *flags) for flags in (["--compile"], []))
-    assert (told["settings"]["compiled"], plain["settings"]["compiled"]) == (True, False)
+    told, plain = (terminal.generate("ab", *METHOD["window"], *flags) for flags in (["--step", "compiled"], []))
+    assert (told["settings"]["step"], plain["settings"]["step"]) == ("compiled", "auto")
+    assert (told["step"], plain["step"]) == ("compiled", "plain")
     assert [image["tokens"] for image in told["images"]] == [image["tokens"] for image in plain["images"]]
     assert len(KNOWN - known) == 1
 

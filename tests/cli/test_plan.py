@@ -31,13 +31,14 @@ def planned(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> Terminal:
 )
 def test_the_table_is_the_plan(planned: Terminal, args: tuple[object, ...], settings: dict[str, float]) -> None:
     shown = rows(planned.output("plan", "--method", "window", "--budget", 30, *args))
-    expected = [plan(planned.model, policy, **settings) for policy in (Window(30), Full())]  # type: ignore[arg-type]
+    expected = [plan(planned.model, policy, step="graph", **settings) for policy in (Window(30), Full())]  # type: ignore[arg-type]
     for label, part in {
         "weights": "weights_bytes",
         "keys and values": "kv_bytes",
         "their bookkeeping": "bookkeeping_bytes",
         "while prompts are read": "prefill_bytes",
         "while a token is drawn": "step_bytes",
+        "its CUDA graph": "graph_bytes",
         "while pictures are decoded": "picture_bytes",
         "at most at once": "peak_bytes",
     }.items():
@@ -53,6 +54,14 @@ def test_what_the_host_keeps_stands_by_itself(planned: Terminal) -> None:
     assert "beside it, on the host" not in rows(planned.output("plan", *args))
 
 
+def test_the_step_decides_whether_a_graph_is_planned(planned: Terminal) -> None:
+    shown = {step: rows(planned.output("plan", "--method", "full", "--step", step)) for step in ("auto", "plain")}
+    assert "its CUDA graph" in shown["auto"]
+    assert "its CUDA graph" not in shown["plain"]
+    assert shown["plain"]["at most at once"] == [human(plan(planned.model, Full(), step="plain").peak_bytes)]
+    assert "not 'fast'" in planned.refusal("plan", "--step", "fast")
+
+
 def test_the_full_cache_stands_once(planned: Terminal) -> None:
     assert len(rows(planned.output("plan", "--method", "full"))["weights"]) == 1
 
@@ -63,16 +72,19 @@ def test_a_small_precision_is_the_method_s_and_not_the_full_cache_s(planned: Ter
         budget = ("--budget", 30) if method == "window" else ()
         shown = rows(planned.output("plan", "--method", method, *budget, "--kv-dtype", "int8", "--vram", "1MB"))
         assert shown["keys and values"] == [human(small.kv_bytes), human(small.kv_bytes_full)]
-        fit = [largest_batch(planned.model, own, 10**6, kv_dtype=k) for own, k in ((policy, "int8"), (Full(), "auto"))]
+        fit = [
+            largest_batch(planned.model, own, 10**6, kv_dtype=k, step="graph")
+            for own, k in ((policy, "int8"), (Full(), "auto"))
+        ]
         assert shown["pictures that fit into 1MB"] == list(map(str, fit))
         assert fit[0] > fit[1]
 
 
 def test_vram_asks_for_the_largest_batch(planned: Terminal) -> None:
-    peak = plan(planned.model, Full(), images=20).peak_bytes
+    peak = plan(planned.model, Full(), images=20, step="graph").peak_bytes
     vram = f"{peak / 1000}KB"
     shown = rows(planned.output("plan", "--method", "window", "--budget", 30, "--vram", vram))
-    expected = [str(largest_batch(planned.model, policy, peak)) for policy in (Window(30), Full())]
+    expected = [str(largest_batch(planned.model, policy, peak, step="graph")) for policy in (Window(30), Full())]
     assert shown[f"pictures that fit into {vram}"] == expected
     assert int(expected[0]) > int(expected[1]) > 0
 
