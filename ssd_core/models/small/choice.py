@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -33,8 +34,16 @@ def check_weights(weights: str, device: torch.device | None = None, dtype: torch
 
 
 def possible_weights(device: torch.device, dtype: torch.dtype) -> list[str]:
-    """What a model of this dtype can keep its decoder's matrices in on this device."""
-    return ["auto", *(weights for weights in SMALL if refusal(weights, device, dtype) is None)]
+    """What a model of this dtype can keep its decoder's matrices in on this device.
+
+    What needs a library is named where that is installed, and tried when it is chosen: whoever only asks what there is,
+    ComfyUI when it starts, shall not wait a second for an import.
+    """
+
+    def is_possible(weights: str, kind: type[SmallLinear]) -> bool:
+        return refusal(weights, device, dtype) is None if kind.LIBRARY is None else find_spec(kind.LIBRARY) is not None
+
+    return ["auto", *(weights for weights, kind in SMALL.items() if is_possible(weights, kind))]
 
 
 @cache
