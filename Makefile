@@ -18,13 +18,15 @@ DEMO := "a red circle on a white background" "two blue squares" "a green triangl
 demo: .venv/installed
 	$(BIN)/ssd-janus compare $(DEMO) --methods full,window,ssd --budget 0.2 --guidance 2
 
+# Tests run in a process a core, with one thread each: more would wait for one another. Processes must find the tests in the
+# same order, hence the hash seed.
 # The tests of web/ take the page of ComfyUI from a package and a Chromium from the system; without one they are skipped.
 test: .venv/installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	PYTHON=$(CURDIR)/$(BIN)/python .ci/types-of-nodes
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 PYTHONHASHSEED=0 $(BIN)/python -m pytest -q --numprocesses auto --dist loadfile
 
 # ComfyUI with this pack: the one at COMFYUI_PATH, or one that comfy-cli installs into .comfyui
 comfy:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import torch
@@ -57,9 +57,21 @@ def key_alone(guards: Sequence[Any]) -> list[bool]:
     return [guard.name == "key" for guard in guards]
 
 
-@partial(torch.compile, fullgraph=True, dynamic=False, options={"guard_filter_fn": key_alone})
 def compiled_draw(turn: Turn, cache: SlicedCache, key: str) -> None:
-    """What `Turn.draw` does. `key` says what the compiled function may be used for again, see `CompiledStep`."""
+    """`draw`, compiled. `key` says what the compiled function may be used for again, see `CompiledStep`."""
+    compiled_for(turn.model.device.type)(turn, cache, key)
+
+
+@functools.cache
+def compiled_for(device: str) -> Callable[[Turn, SlicedCache, str], None]:
+    """`draw` for a type of device. On the processor what calls the kernels is compiled as well: a step of few rows is
+    over before Python has called them all."""
+    options = {"guard_filter_fn": key_alone, "cpp_wrapper": device == "cpu"}
+    return torch.compile(draw, fullgraph=True, dynamic=False, options=options)
+
+
+def draw(turn: Turn, cache: SlicedCache, key: str) -> None:
+    """What `Turn.draw` does."""
     if not key:  # what is not looked at is not checked either
         raise ValueError("a compiled step needs a key")
     turn.draw(cache)

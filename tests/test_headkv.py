@@ -184,7 +184,7 @@ def test_after_a_long_prompt_heads_are_typed_when_one_can_be_found_global(policy
 
 
 def test_pictures_too_small_for_types_are_refused() -> None:
-    with pytest.raises(UserError, match="typed at 100 tokens, but the picture ends at 39") as refusal:
+    with pytest.raises(UserError, match="typed at 100 tokens of 39") as refusal:
         plan(tiny(), HeadKV(30))
     check_sentence(refusal.value)
     assert plan(tiny(), HeadKV(1.0)) == plan(tiny())  # nothing is to be dropped, and nobody is typed

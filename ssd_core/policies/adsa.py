@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..models.base import Geometry
-from .base import Keep, RankingPolicy, View, check_budget, check_recent, check_refresh, slots_of, uniform
+from .base import Keep, RankingPolicy, View, check_budget, check_count, check_refresh, slots_of, uniform
 from .views import newest_above, rounded, two_rows
 
 
@@ -46,7 +46,7 @@ class ADSA(RankingPolicy):
     def __post_init__(self) -> None:
         check_budget(self.budget)
         check_refresh(self.refresh)
-        check_recent(self.recent)
+        check_count("recent", self.recent)
 
     @property
     def recalls(self) -> bool:

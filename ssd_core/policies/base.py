@@ -148,10 +148,16 @@ def check_refresh(refresh: int | str) -> None:
         raise UserError(f"refresh is 'row' or a number of tokens of at least 1, not {refresh!r}.")
 
 
-def check_recent(recent: int | None) -> None:
+def check_count(name: str, count: int | None, least: int = 0) -> None:
     """Refuse what is neither left to the method (None) nor a number of tokens."""
-    if recent is not None and recent < 0:
-        raise UserError(f"recent is a number of tokens, 0 or more, not {recent}.")
+    if count is not None and count < least:
+        raise UserError(f"{name} is a number of tokens, {least} or more, not {count}.")
+
+
+def check_share(name: str, share: float) -> None:
+    """Refuse what is all, nothing, or no part of anything."""
+    if not 0 < share < 1:
+        raise UserError(f"{name} is a share between 0 and 1, not {share}.")
 
 
 def slots_of(budget: int | float, geometry: Geometry, prompt: int, pinned: int) -> int:

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from ..models.base import Geometry
-from .base import Keep, RankingPolicy, View, check_budget, check_recent, check_refresh, slots_of, uniform
+from .base import Keep, RankingPolicy, View, check_budget, check_count, check_refresh, slots_of, uniform
 from .views import newest_above, rounded
 
 
@@ -35,7 +35,7 @@ class H2O(RankingPolicy):
     def __post_init__(self) -> None:
         check_budget(self.budget)
         check_refresh(self.refresh)
-        check_recent(self.recent)
+        check_count("recent", self.recent)
 
     def keeps(self, geometry: Geometry, prompt: int) -> Sequence[Sequence[Keep]]:
         pinned = prompt if self.pin_prompt else 0

@@ -10,27 +10,21 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..models.base import Geometry
-from .base import Keep, RankingPolicy, View, check_budget, check_refresh, slots_of, uniform
+from .base import Keep, RankingPolicy, View, check_budget, check_count, check_refresh, check_share, slots_of, uniform
 
 
 @dataclass(frozen=True)
 class HeadKV(RankingPolicy):
     """HeadKV for images (arXiv 2605.20600): each picture tells its own local heads from its global ones.
 
-    All heads keep everything until a row holds `type_at` tokens. Then the newest query types each head, once: going
-    back from the newest image token, how many does it take to gather `mass` of the head's attention to image tokens?
-    Fewer than `local`, and the head is local: from then on it keeps the prompt and a window. The others are global:
-    they keep the prompt, the window and, of the history between them, what Stratified Token Eviction leaves. Of what
-    must go it takes half from the older and half from the younger part of the history, those tokens whose keys answer
-    the queries since the last ranking least (the mean of q.k, without a softmax).
+    All heads keep everything until a row holds `type_at` tokens, more after long prompts. Then the newest query types
+    each head: one whose newest `local` image tokens gather `mass` of its attention to image tokens is local and keeps
+    the prompt and that window. Global heads also keep the history between the two, as Stratified Token Eviction leaves
+    it: half of what goes is from its older, half from its younger part, those whose keys answer the queries since the
+    last ranking least (the mean of q.k). The budget is what global heads hold; local ones leave theirs unused.
 
-    Where the paper is silent: query heads that share keys count by their mean. Each guidance row types its own heads.
-    The tokens that come between two evictions, the paper's buffer, take the slots of those chosen to go one by one, so
-    the buffer needs no slots of its own. After a long prompt heads are typed later, when one that looks at all image
-    tokens alike would be found global; before, all would be local. A budget of the whole picture drops nothing.
-
-    The budget is what global heads hold. Local heads hold less and leave their share unused: the budget bounds the
-    mean, and how far below it stays is found out with the types.
+    Where the paper is silent: query heads that share keys count by their mean, each guidance row types its own heads,
+    and what comes takes the slots of those chosen to go, one by one, so that the paper's buffer needs none.
 
     budget: mean slots per head, a share of prompt + image such as 0.2 or a count of tokens such as 115.
     type_at: tokens a row holds, prompt included, when its heads are typed.
@@ -42,7 +36,6 @@ class HeadKV(RankingPolicy):
     """
 
     scores: ClassVar[bool] = False
-
     budget: int | float = 0.2
     type_at: int = 100
     mass: float = 0.9
@@ -53,38 +46,31 @@ class HeadKV(RankingPolicy):
     def __post_init__(self) -> None:
         check_budget(self.budget)
         check_refresh(self.refresh)
-        if self.type_at < 1:
-            raise UserError(f"type_at is a number of tokens of at least 1, not {self.type_at}.")
-        if not 0 < self.mass < 1:
-            raise UserError(f"mass is a share between 0 and 1, such as 0.9, not {self.mass}.")
-        if self.local is not None and self.local < 1:
-            raise UserError(f"local is a number of tokens of at least 1, not {self.local}.")
-        if not 0 < self.split < 1:
-            raise UserError(f"split is a share between 0 and 1, such as 0.5, not {self.split}.")
+        check_count("type_at", self.type_at, least=1)
+        check_share("mass", self.mass)
+        check_count("local", self.local, least=1)
+        check_share("split", self.split)
 
     def keeps(self, geometry: Geometry, prompt: int) -> Sequence[Sequence[Keep]]:
         grown = self.replan_at(geometry, prompt)
-        if grown is None:
-            return uniform(Keep(geometry.cached_tokens(prompt), prompt), geometry)
-        return uniform(Keep(grown, prompt, ranked=True, role="untyped"), geometry)
+        everything = Keep(geometry.cached_tokens(prompt), prompt)
+        return uniform(Keep(grown, prompt, ranked=True, role="untyped") if grown else everything, geometry)
 
     def replan_at(self, geometry: Geometry, prompt: int) -> int | None:
         whole = geometry.cached_tokens(prompt)
         if slots_of(self.budget, geometry, prompt, prompt) == whole:
             return None
-        seen = ceil(self.window(geometry.columns) / self.mass)  # what looks at so many alike is global
-        at = max(self.type_at, prompt + seen)
-        if at >= whole:
-            raise UserError(
-                f"Heads are to be typed at {at} tokens, but the picture ends at {whole}, with a prompt of "
-                f"{prompt}; lower type_at and local, or raise the budget to the whole."
-            )
-        return at
+        at = max(self.type_at, prompt + ceil(self.window(geometry.columns) / self.mass))  # or even looks seem local
+        if at < whole:
+            return at
+        raise UserError(
+            f"Heads are typed at {at} tokens of {whole}; lower type_at and local, or raise the budget to all."
+        )
 
     def choices(self, geometry: Geometry, prompt: int) -> Sequence[Keep]:
         slots = slots_of(self.budget, geometry, prompt, prompt)
-        window = min(prompt + self.window(geometry.columns), slots)
-        return [Keep(window, prompt, role="local"), Keep(slots, prompt, ranked=True, role="global")]
+        local = Keep(min(prompt + self.window(geometry.columns), slots), prompt, role="local")
+        return [local, Keep(slots, prompt, ranked=True, role="global")]
 
     def window(self, columns: int) -> int:
         """Newest tokens that every head keeps."""
@@ -101,13 +87,12 @@ class HeadKV(RankingPolicy):
 
     def priority(self, view: View) -> Tensor:
         slots, pinned = view.position.shape[1], view.pinned
-        history = slots - pinned - min(self.window(view.columns), slots - pinned)
-        older = int(self.split * history)
+        history = max(slots - pinned - self.window(view.columns), 0)
         asked = view.queries.float().mean((1, 2)).to(view.keys.dtype)  # the mean of q.k is that of q, times k
         by_age = view.position.argsort(1)
         answer = torch.bmm(view.keys, asked[:, :, None])[:, :, 0].gather(1, by_age)[:, pinned : pinned + history]
         # the lowest of the older part, the lowest of the younger one, the next of each; then the recent ones by age
-        parts = (answer[:, :older], answer[:, older:])
+        parts = answer.tensor_split([int(self.split * history)], 1)
         ranks = [2 * part.argsort(dim=1, stable=True).argsort(1) + young for young, part in enumerate(parts)]
         recent = torch.arange(2 * slots, 3 * slots - pinned - history, device=answer.device).expand(len(answer), -1)
         ranked = torch.cat([torch.zeros_like(by_age[:, :pinned]), *ranks, recent], 1)

@@ -6,9 +6,8 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from ..errors import UserError
 from ..models.base import Geometry
-from .base import Keep, RankingPolicy, View, check_budget, check_recent, check_refresh, slots_of, uniform
+from .base import Keep, RankingPolicy, View, check_budget, check_count, check_refresh, slots_of, uniform
 from .views import attention_of_queries, newest_above, rounded, two_rows
 
 
@@ -37,9 +36,8 @@ class LineAR(RankingPolicy):
     def __post_init__(self) -> None:
         check_budget(self.budget)
         check_refresh(self.refresh)
-        check_recent(self.recent)
-        if self.anchors < 0:
-            raise UserError(f"anchors is a number of tokens, 0 or more, not {self.anchors}.")
+        check_count("recent", self.recent)
+        check_count("anchors", self.anchors)
 
     def keeps(self, geometry: Geometry, prompt: int) -> Sequence[Sequence[Keep]]:
         pinned = prompt + self.anchors

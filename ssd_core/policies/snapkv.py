@@ -9,7 +9,7 @@ from torch.nn.functional import avg_pool1d
 
 from ..errors import UserError
 from ..models.base import Geometry
-from .base import Keep, RankingPolicy, View, check_budget, check_refresh, slots_of, uniform
+from .base import Keep, RankingPolicy, View, check_budget, check_count, check_refresh, slots_of, uniform
 from .views import attention_of_queries, newest_above, rounded
 
 
@@ -39,8 +39,7 @@ class SnapKV(RankingPolicy):
     def __post_init__(self) -> None:
         check_budget(self.budget)
         check_refresh(self.refresh)
-        if self.window is not None and self.window < 1:
-            raise UserError(f"window is a number of tokens, 1 or more, not {self.window}.")
+        check_count("window", self.window, least=1)
         if self.pool < 1 or self.pool % 2 == 0:
             raise UserError(f"pool is an odd number of positions such as 5, or 1 to average none, not {self.pool}.")
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from ..errors import UserError
 from ..heads.headmap import SPATIAL, HeadMap, check_tau, default_map
 from ..models.base import Geometry, ImageModel
-from .base import Keep, RankingPolicy, View, check_budget, check_recent, check_refresh, slots_of
+from .base import Keep, RankingPolicy, View, check_budget, check_count, check_refresh, slots_of
 from .views import newest_above
 
 
@@ -48,9 +48,8 @@ class SSD(RankingPolicy):
         check_budget(self.budget)
         check_refresh(self.refresh)
         check_tau(self.tau)
-        check_recent(self.recent)
-        if self.spatial is not None and self.spatial < 1:
-            raise UserError(f"spatial is a number of tokens of at least 1, not {self.spatial}.")
+        check_count("recent", self.recent)
+        check_count("spatial", self.spatial, least=1)
         if self.half_life is not None and not self.half_life > 0:
             raise UserError(f"half_life is a number of rows above 0, not {self.half_life}.")
         if self.literal and (self.recent, self.half_life, self.pin_prompt) != (None, None, None):

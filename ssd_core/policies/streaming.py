@@ -3,9 +3,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..errors import UserError
 from ..models.base import Geometry
-from .base import Keep, Policy, check_budget, slots_of, uniform
+from .base import Keep, Policy, check_budget, check_count, slots_of, uniform
 
 
 @dataclass(frozen=True)
@@ -21,8 +20,7 @@ class StreamingLLM(Policy):
 
     def __post_init__(self) -> None:
         check_budget(self.budget)
-        if self.sinks < 0:
-            raise UserError(f"sinks is a number of tokens, 0 or more, not {self.sinks}.")
+        check_count("sinks", self.sinks)
 
     def keeps(self, geometry: Geometry, prompt: int) -> Sequence[Sequence[Keep]]:
         return uniform(Keep(slots_of(self.budget, geometry, prompt, self.sinks), self.sinks), geometry)

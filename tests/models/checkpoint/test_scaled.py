@@ -75,7 +75,9 @@ def rewrite(original: Path, folder: Path, keep: Callable[[str, Tensor], Kept]) -
 
 
 @pytest.mark.parametrize(
-    ("keep", "error"), [(mixed_precision, 0.04), (scaled_fp8, 0.08), (rows_in_int8, 0.01)], ids=lambda given: str(given)
+    ("keep", "error"),
+    [(mixed_precision, 0.04), (scaled_fp8, 0.08), (rows_in_int8, 0.01)],
+    ids=lambda given: getattr(given, "__name__", None),
 )
 def test_matrices_come_with_their_scales(
     original: Path, tmp_path: Path, keep: Callable[[str, Tensor], Kept], error: float
