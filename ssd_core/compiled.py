@@ -66,7 +66,7 @@ def compiled_draw(turn: Turn, cache: SlicedCache, key: str) -> None:
 def compiled_for(device: str) -> Callable[[Turn, SlicedCache, str], None]:
     """`draw` for a type of device. On the processor what calls the kernels is compiled as well: a step of few rows is
     over before Python has called them all."""
-    options = {"guard_filter_fn": key_alone, "cpp_wrapper": device == "cpu"}
+    options: dict[str, Any] = {"guard_filter_fn": key_alone, "cpp_wrapper": device == "cpu"}
     return torch.compile(draw, fullgraph=True, dynamic=False, options=options)
 
 

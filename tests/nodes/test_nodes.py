@@ -66,7 +66,7 @@ def test_a_model_is_loaded_in_the_precision_asked_for(
 
 
 def test_weights_are_listed_if_they_work_here(comfy: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those that need a library are there where it is."""
+    """Those that need a library are there where it is, and tried when they are chosen."""
     load = comfy.nodes["SSDJanusLoad"]
 
     def listed() -> list[str]:
@@ -74,14 +74,15 @@ def test_weights_are_listed_if_they_work_here(comfy: SimpleNamespace, monkeypatc
         options: list[str] = own.options["options"]
         return options
 
-    works = ["full", "fp8", "int8", "int4", *(["nf4"] if find_spec("bitsandbytes") else [])]
+    untried = ["nf4"] if find_spec("bitsandbytes") else []
+    works = ["full", "fp8", "int8", "int4", *untried]
     assert listed() == ["auto", *works]
     for weights in works:
         [own] = load.execute("janus-shapes", "fp32", weights).args
         assert own.model.weights == weights
         assert own.model.decoder.layers[0].qkv in own.patcher.model.modules()
     monkeypatch.setattr(comfy.management, "get_torch_device", lambda: torch.device("meta"))
-    assert listed() == ["auto"]  # nothing is computed there
+    assert listed() == ["auto", *untried]  # nothing is computed there
 
 
 def test_a_model_computes_where_comfyui_does_whatever_lies_elsewhere(

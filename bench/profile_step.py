@@ -1,0 +1,82 @@
+"""Where a step's time goes: torch's profiler over one row of a drawing.
+
+    python -m bench.profile_step --method ssd --batch 32
+    python -m bench.profile_step --model /tmp/janus-1b --method full --step graph --trace step.json
+
+Prints the operations that take most of a step, with their sizes; on a GPU by the time of their kernels. --trace writes
+the whole row for chrome://tracing or Perfetto.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch.profiler import ProfilerActivity, profile
+
+import ssd_core
+from ssd_core.policies import METHODS, Full, Policy
+
+WARM = 2  # rows before the one that is looked at, in which a step is compiled or captured
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    given = options(arguments)
+    model = ssd_core.load(given.model, given.device, given.dtype)
+    device = model.device.type
+    profiler = observed(model, policy_of(given.method, given.budget), given, device)
+    averages = profiler.key_averages(group_by_input_shape=True)
+    by = "self_device_time_total" if device == "cuda" else "self_cpu_time_total"
+    each = model.geometry.columns
+    for event in sorted(averages, key=lambda event: -getattr(event, by))[: given.lines]:
+        microseconds = getattr(event, by) / each
+        print(f"{microseconds:9.1f} us a step  {event.count / each:6.1f} x  {event.key[:60]:60}  {event.input_shapes}")
+    if given.trace:
+        profiler.export_chrome_trace(str(given.trace))
+
+
+def options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        "python -m bench.profile_step", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="janus-shapes")
+    parser.add_argument("--method", choices=METHODS, default="ssd")
+    parser.add_argument("--budget", type=float, default=0.2)
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--step", choices=("auto", "plain", "graph", "compiled"), default="auto")
+    parser.add_argument("--row", type=int, default=14, help="the row of the grid that is looked at")
+    parser.add_argument("--lines", type=int, default=30)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--trace", type=Path, metavar="FILE.json")
+    given = parser.parse_args(arguments)
+    if given.row < WARM:
+        parser.error(f"--row is {WARM} or more: the rows before it warm up")
+    return given
+
+
+def policy_of(method: str, budget: float) -> Policy:
+    cls: Any = METHODS[method]
+    return Full() if cls is Full else cls(budget=budget)
+
+
+def observed(model: Any, policy: Policy, given: argparse.Namespace, device: str) -> profile:
+    """A profiler that has seen one row of the drawing, and ended it."""
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device == "cuda" else [])]
+    profiler = profile(activities=activities, record_shapes=True)
+
+    def on_row(row: int, *_: object) -> bool:
+        if row == given.row - 1:
+            profiler.start()
+        if row == given.row:
+            profiler.stop()
+        return row >= given.row
+
+    ssd_core.generate(model, ["a red circle"], policy, given.batch, step=given.step, on_row=on_row)
+    return profiler
+
+
+if __name__ == "__main__":
+    main()
