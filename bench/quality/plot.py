@@ -11,7 +11,7 @@ from ssd_core.policies import METHODS
 
 from .render import percent
 from .summary import Row
-from .ways import FULL
+from .ways import BUDGETS, FULL
 
 WIDTH, HEIGHT = 860, 500
 LEFT, RIGHT, TOP, BOTTOM = 60, 640, 40, 440  # where the axes stand, in pixels
@@ -29,7 +29,8 @@ def plot(rows: Sequence[Row]) -> str:
     for row in shown:
         if row is not full:
             lines.setdefault(row.method, []).append(point(row.cache or 1.0, row.difference or 0.0, least))
-    ticks = {percent(row.budget): point(row.budget, 0.0, least)[0] for row in shown}
+    # others were measured at budgets between these, whose words would lie on one another
+    ticks = {percent(row.budget): point(row.budget, 0.0, least)[0] for row in shown if row.budget in (1.0, *BUDGETS)}
     ends = [(number, name, points[-1]) for number, (name, points) in enumerate(lines.items())]
     parts = [*axes(full.shapes_eval or 0.0, ticks), *curves(lines), *names(ends, NAMES, BOTTOM)]
     return page("ShapesEval by the bytes of the cache", WIDTH, HEIGHT, parts)
