@@ -17,6 +17,7 @@ from typing import Any
 from torch.profiler import ProfilerActivity, profile
 
 import ssd_core
+from ssd_core.choice import STEPS
 from ssd_core.policies import METHODS, Full, Policy
 
 WARM = 2  # rows before the one that is looked at, in which a step is compiled or captured
@@ -45,7 +46,7 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--method", choices=METHODS, default="ssd")
     parser.add_argument("--budget", type=float, default=0.2)
     parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--step", choices=("auto", "plain", "graph", "compiled"), default="auto")
+    parser.add_argument("--step", choices=STEPS, default="auto")
     parser.add_argument("--row", type=int, default=14, help="the row of the grid that is looked at")
     parser.add_argument("--lines", type=int, default=30)
     parser.add_argument("--device", default="auto")

@@ -67,6 +67,7 @@ class CapturedStep(Step):
         except Exception as error:  # noqa: BLE001  # whatever it is: the turn has not been taken yet
             self.told = f"plain: its step could not be captured ({first_line(error)})"
         else:
+            self.is_captured = True
             self.told = "graph, attention by Triton's kernel" if kernel else "graph"
             try:
                 while True:

@@ -117,7 +117,7 @@ def generate(
             with closing(begin(choice, turn, cache)) as drawing:
                 draw_tokens(drawing, memory, clock, on_row, check)
             tokens, told, memory = turn.tokens, drawing.told, counted(memory, cache)
-            if told != "graph":
+            if not drawing.is_captured:
                 memory = replace(memory, graph_bytes=0)
             del turn, drawing
         finally:

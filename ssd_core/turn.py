@@ -76,7 +76,10 @@ class Step:
     other ways.
 
     told: which way it was, in words, and why, if another one was meant.
+    is_captured: whether it holds a graph, with the memory that a plan counts for one.
     """
+
+    is_captured = False
 
     def __init__(self, turn: Turn, cache: SlotCache, told: str = "plain") -> None:
         self.turn, self.cache, self.told = turn, cache, told

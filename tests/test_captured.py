@@ -372,6 +372,15 @@ def test_a_graph_takes_its_room_beside_steps_and_previews() -> None:
 
 
 @pytest.mark.usefixtures("on_a_gpu")
+def test_a_graph_with_the_kernel_says_so_and_counts_its_memory_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(captured, "kernel_cache_for", MaskedCache)  # which does the same, without a GPU
+    plain, drawn = (generated(policy=POLICIES["ssd"], step=step) for step in ("plain", "auto"))
+    assert drawn.step == "graph, attention by Triton's kernel"
+    assert drawn.tokens.equal(plain.tokens)
+    assert drawn.memory.graph_bytes > 0
+
+
+@pytest.mark.usefixtures("on_a_gpu")
 def test_a_drawing_counts_its_graph() -> None:
     drawn = generated(policy=POLICIES["ssd"])
     assert drawn.memory.graph_bytes > 0 == generated(policy=POLICIES["ssd"], step="plain").memory.graph_bytes
