@@ -16,7 +16,7 @@ DEMO := "a red circle on a white background" "two blue squares" "a green triangl
 
 .PHONY: demo test comfy thumbnails screenshots
 demo: .venv/installed
-	$(BIN)/ssd-janus compare $(DEMO) --methods full,window,ssd --budget 0.2 --guidance 2
+	$(BIN)/ssd-janus compare $(DEMO) --methods full,window,ssd,reach --budget 0.2 --guidance 2
 
 # Tests run in a process a core, with one thread each: more would wait for one another. Processes must find the tests in the
 # same order, hence the hash seed.
