@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import comfy.model_management as management
 import torch
-from comfy.model_patcher import CoreModelPatcher
+from comfy.model_patcher import ModelPatcher
 from torch import nn
 
 from ..ssd_core.heads.headmap import HeadMap
@@ -41,7 +41,9 @@ class Held:
         for name, part in self.model.named_children():
             if name != "text":  # the prompt's embeddings stay on the processor, where they are read once a prompt
                 parts.add_module(name, part.to(offload))
-        self.patcher = CoreModelPatcher(parts, load_device=self.device, offload_device=offload)
+        # Not DynamicVRAM's patcher, which is the core's choice: it brings each matrix anew for each token, and no graph
+        # can hold a step then. This one leaves all weights on the device where they fit, and else as many as fit.
+        self.patcher = ModelPatcher(parts, load_device=self.device, offload_device=offload)
 
     def on_device(self, needed: int) -> Janus:
         """The model, ready to draw, with `needed` bytes beside it free as far as others can make room."""

@@ -1,6 +1,6 @@
 """The oldest ComfyUI that has what the nodes are made of, said before an import or a schema fails for lack of it.
 
-0.12.0 brought CoreModelPatcher, 0.19.0 has_intermediate_output; pyproject.toml tells ComfyUI-Manager the same.
+0.19.0 brought has_intermediate_output; pyproject.toml tells ComfyUI-Manager the same.
 """
 
 from __future__ import annotations

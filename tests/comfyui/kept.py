@@ -92,13 +92,17 @@ def of_choice(weights: str) -> dict[str, object]:
     patcher.partially_load(CARD, half)
     mixed = step_on_the_card(model)
     places = [part.device.type for part in model.decoder.parameters()]
+    on_the_card = patcher.loaded_size()
+    patcher.partially_load(CARD, patcher.model_size())
+    wholly = sorted({part.device.type for part in model.decoder.parameters()})
     here, loaded = movable(weights, PROCESSOR)
     before = drawn(here, HOT)
     loaded.partially_load(PROCESSOR, half)
     return {
         "bytes": patcher.model_size(),
         "mixed": mixed,
-        "on the card": patcher.loaded_size(),
+        "on the card": on_the_card,
+        "wholly": wholly,
         "places": sorted({*places}),
         "kl to plain": divergence(plain, here, tokens),
         "partly as wholly": share(drawn(here, HOT), before),

@@ -85,6 +85,7 @@ def test_a_model_that_is_loaded_in_part_computes_where_it_should(seen: dict[str,
     assert {"fp8", "int8", "int4"} <= {*seen["choice"]}
     for weights, own in seen["choice"].items():
         assert own["places"] == ["cpu", "meta"], weights
+        assert own["wholly"] == ["meta"], weights  # so that a graph can hold the step
         assert 0 < own["on the card"] < own["bytes"], weights
         assert own["mixed"] == [], weights
         assert own["partly as wholly"] == 1, weights

@@ -110,7 +110,7 @@ class PromptServer:
 PromptServer.instance = PromptServer()
 
 
-class CoreModelPatcher:
+class ModelPatcher:
     def __init__(self, model: Any, load_device: torch.device, offload_device: torch.device) -> None:
         self.model, self.load_device, self.offload_device = model, load_device, offload_device
 
@@ -129,7 +129,7 @@ class Management(ModuleType):
     def get_free_memory(self, device: torch.device) -> int:
         return 2**33
 
-    def load_models_gpu(self, models: list[CoreModelPatcher], memory_required: int = 0) -> None:
+    def load_models_gpu(self, models: list[ModelPatcher], memory_required: int = 0) -> None:
         self.needed = memory_required
         for patcher in models:
             patcher.model.device = patcher.load_device  # as the real one does
@@ -166,7 +166,7 @@ def load_pack(models: Path, version: str = "0.33.0") -> tuple[ModuleType, Manage
         "comfy": module("comfy"),
         "comfy.model_management": management,
         "comfy.ops": quant_ops.module(),
-        "comfy.model_patcher": module("comfy.model_patcher", CoreModelPatcher=CoreModelPatcher),
+        "comfy.model_patcher": module("comfy.model_patcher", ModelPatcher=ModelPatcher),
         "comfy.utils": module("comfy.utils", ProgressBar=ProgressBar),
         "comfy_api": module("comfy_api"),
         "comfy_api.latest": module(
