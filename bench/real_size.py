@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import ssd_core
+from ssd_core.choice import STEPS
 
 from .random_weights import write
 
@@ -24,7 +25,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--rows", type=int, default=1, help="rows of 24 tokens to draw before stopping")
     parser.add_argument("--method", choices=("full", "ssd"), default="ssd")
-    parser.add_argument("--dtype", default="bf16")
+    parser.add_argument("--images", type=int, default=1)
+    parser.add_argument("--step", choices=STEPS, default="auto")
+    parser.add_argument("--dtype", default="auto")
     given = parser.parse_args()
     if not (given.folder / "config.json").exists():
         write(given.folder)
@@ -34,12 +37,16 @@ def main() -> None:
     loaded = time.perf_counter() - begun
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     policy = ssd_core.SSD(0.2) if given.method == "ssd" else ssd_core.Full()
-    result = ssd_core.generate(model, ["a red circle"], policy, on_row=lambda row, *_: row + 1 >= given.rows)
+    result = ssd_core.generate(
+        model, ["a red circle"], policy, given.images, on_row=lambda row, *_: row + 1 >= given.rows, step=given.step
+    )
     drawn = int((result.tokens >= 0).sum())
     figures = {
         "load_seconds": round(loaded, 1),
         "host_peak_before_MB": before // 1024,
         "host_peak_after_load_MB": most // 1024,
+        "dtype": str(model.dtype),
+        "step": result.step,
         "tokens_drawn": drawn,
         "seconds_per_token": round(result.timing.decode / drawn, 3),
         "picture": list(result.images.shape),

@@ -28,7 +28,6 @@ import transformers
 import ssd_core
 from bench.readme import put_between
 from ssd_core.errors import OutOfMemoryError, UserError
-from ssd_core.memory import module_bytes
 from ssd_core.models.base import ImageModel
 from ssd_core.models.checkpoint.files import find
 from ssd_core.models.placement import choose_device
@@ -136,11 +135,8 @@ def measure(model: ImageModel, batch: int, given: argparse.Namespace, copy: floa
                 peaks[name] = torch.cuda.max_memory_allocated(model.device)
             print(f"batch {batch}, round {repeat + 1}: {name} {run.seconds:.2f} s", flush=True)
     geometry = model.geometry
-    head: Any = model.head
-    read = module_bytes(model.decoder) + module_bytes(head)
     return [
-        row_of(name, batch, own, geometry.tokens, geometry.columns, read, copy, peaks[name])
-        for name, own in runs.items()
+        row_of(name, batch, own, geometry.tokens, geometry.columns, copy, peaks[name]) for name, own in runs.items()
     ]
 
 

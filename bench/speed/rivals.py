@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import time
 from collections.abc import Callable, Sequence
@@ -13,8 +14,9 @@ import transformers
 from torch import Tensor
 
 import ssd_core
-from ssd_core.choice import takes_graphs
+from ssd_core.memory import module_bytes
 from ssd_core.models.base import ImageModel
+from ssd_core.models.placement import computes_in_bfloat16
 
 GUIDANCE = 5.0
 
@@ -25,18 +27,20 @@ class Run:
 
     seconds: from the prompts to the last token.
     kv_bytes: what the cache holds at the end.
+    read: bytes of the weights that each step reads, those of the decoder and the image head.
     by_row: seconds of the token loop up to the end of each row of the grid, where the rival tells.
     """
 
     seconds: float
     kv_bytes: int
+    read: int
     by_row: list[float] = field(default_factory=list)
 
 
 Draw = Callable[[int], Run]  # with a seed
 
 
-def ours(model: ImageModel, prompts: Sequence[str], policy: ssd_core.Policy, step: str = "plain") -> Draw:
+def ours(model: ImageModel, prompts: Sequence[str], policy: ssd_core.Policy, step: str = "auto") -> Draw:
     """Our engine with a policy and a step."""
 
     def draw(seed: int) -> Run:
@@ -49,11 +53,17 @@ def ours(model: ImageModel, prompts: Sequence[str], policy: ssd_core.Policy, ste
         how: dict[str, Any] = {"seed": seed, "guidance": GUIDANCE, "on_row": on_row, "step": step}
         result = ssd_core.generate(model, prompts, policy, **how)
         seconds = time.perf_counter() - begun - result.timing.pictures
-        return Run(seconds, result.memory.kv_bytes, by_row)
+        return Run(seconds, result.memory.kv_bytes, weights_of_a_step(model), by_row)
 
     if step == "compiled":
         draw(0)  # the compiler's half a minute is told in words
     return draw
+
+
+def weights_of_a_step(model: ImageModel) -> int:
+    """Bytes of the weights that a step reads."""
+    head: Any = model.head
+    return module_bytes(model.decoder) + module_bytes(head)
 
 
 class Theirs:
@@ -63,6 +73,7 @@ class Theirs:
         """path: a folder in transformers' layout, of which `model` was read."""
         rival = transformers.JanusForConditionalGeneration.from_pretrained(path, dtype=model.dtype)
         self.janus: Any = rival.to(model.device).eval()
+        self.read = weights_of_a_step(model)
         self.device, self.tokens = model.device, model.geometry.tokens
         # transformers 5.24 calls the cache so where older ones say past_key_values
         named = inspect.signature(self.janus.model.language_model.forward).parameters
@@ -99,7 +110,7 @@ class Theirs:
             return_dict_in_generate=True,
             **given,
         )
-        return Run(self._since(begun), held(result[self.cache_name]))
+        return Run(self._since(begun), held(result[self.cache_name]), self.read)
 
     @torch.inference_mode()
     def concatenating(self, seed: int) -> Run:
@@ -116,7 +127,7 @@ class Theirs:
             token = torch.multinomial(logits.softmax(-1), 1)
             x = self.janus.prepare_embeddings_for_image_generation(torch.cat([token, token]))
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
-        return Run(self._since(begun), held(cache))
+        return Run(self._since(begun), held(cache), self.read)
 
     def _since(self, begun: float) -> float:
         if self.device.type == "cuda":
@@ -135,29 +146,44 @@ TRANSFORMERS = "transformers generate"
 def rivals(path: str, model: ImageModel, prompts: Sequence[str], budget: float = 0.2) -> dict[str, Callable[[], Draw]]:
     """All of them by name, each made when it is called for.
 
+    Ours take the step that users get, unless their names say another. Where a model computes in float32 on a processor
+    that multiplies in bfloat16, some do that, too.
+
     path: the folder of the model's files, in transformers' layout.
     budget: of the compressed caches, a share of prompt and image.
     """
     share = f"{100 * budget:g} %"
+    full, ssd = ssd_core.Full(), ssd_core.SSD(budget)
 
-    def mine(policy: ssd_core.Policy, step: str = "plain") -> Callable[[], Draw]:
+    def mine(policy: ssd_core.Policy, step: str = "auto") -> Callable[[], Draw]:
         return lambda: ours(model, prompts, policy, step)
 
-    graphs = {
-        "full, graph": mine(ssd_core.Full(), "graph"),
-        f"SSD {share}, refresh row, graph": mine(ssd_core.SSD(budget), "graph"),
-    }
-    return {
+    known = {
         TRANSFORMERS: lambda: Theirs(path, model, prompts).generate,
         "transformers generate, dynamic cache": lambda: Theirs(path, model, prompts).generate_dynamic,
         "concatenating loop": lambda: Theirs(path, model, prompts).concatenating,
-        "full": mine(ssd_core.Full()),
+        "full": mine(full),
         f"window {share}": mine(ssd_core.Window(budget)),
         f"HeadKV {share}": mine(ssd_core.HeadKV(budget)),
         f"SSD {share}, refresh 1": mine(ssd_core.SSD(budget, refresh=1)),
-        f"SSD {share}, refresh row": mine(ssd_core.SSD(budget)),
+        f"SSD {share}, refresh row": mine(ssd),
         f"Reach {share}": mine(ssd_core.Reach(budget)),
-        "full, compiled": mine(ssd_core.Full(), "compiled"),
-        f"SSD {share}, refresh row, compiled": mine(ssd_core.SSD(budget), "compiled"),
-        **(graphs if takes_graphs(model.device) else {}),
+        "full, plain": mine(full, "plain"),
+        f"SSD {share}, refresh row, plain": mine(ssd, "plain"),
+        "full, compiled": mine(full, "compiled"),
+        f"SSD {share}, refresh row, compiled": mine(ssd, "compiled"),
     }
+    if model.device.type == "cpu" and model.dtype == torch.float32 and computes_in_bfloat16(model.device):
+
+        @functools.cache
+        def half() -> ImageModel:
+            return ssd_core.load(path, model.device, torch.bfloat16)
+
+        known |= {
+            f"{TRANSFORMERS}, bfloat16": lambda: Theirs(path, half(), prompts).generate,
+            "full, bfloat16": lambda: ours(half(), prompts, full),
+            f"SSD {share}, refresh row, bfloat16": lambda: ours(half(), prompts, ssd),
+            "full, compiled, bfloat16": lambda: ours(half(), prompts, full, "compiled"),
+            f"SSD {share}, refresh row, compiled, bfloat16": lambda: ours(half(), prompts, ssd, "compiled"),
+        }
+    return known

@@ -39,16 +39,16 @@ class Row:
 
 
 def row_of(
-    rival: str, batch: int, runs: Sequence[Run], tokens: int, columns: int, read: int, copy: float, peak: int | None
+    rival: str, batch: int, runs: Sequence[Run], tokens: int, columns: int, copy: float, peak: int | None
 ) -> Row:
     """The row of some drawings of `tokens` tokens an image.
 
-    read: bytes of the weights a step reads. copy: bytes a second of a plain copy.
+    copy: bytes a second of a plain copy.
     """
     if not runs:
         return Row(rival, batch)
     seconds = statistics.median(run.seconds for run in runs)
-    moved = (read + runs[0].kv_bytes) * tokens / seconds
+    moved = (runs[0].read + runs[0].kv_bytes) * tokens / seconds
     each = [[after - before for before, after in zip([0.0, *run.by_row], run.by_row, strict=False)] for run in runs]
     return Row(
         rival,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import ModuleType
+from typing import Any
 
 import torch
 
@@ -34,15 +36,18 @@ def choose_device(device: str | torch.device = "auto") -> torch.device:
         ) from error
 
 
-def choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
+def choose_dtype(dtype: str | torch.dtype, device: torch.device, kept: torch.dtype | None = None) -> torch.dtype:
     """The dtype to compute in.
 
     'auto' is bfloat16, which Janus was trained in, float16 on devices that do not compute in it, and float32 on the
-    processor, where it is the fastest.
+    processor: it is exact there, and for small models the fastest. A processor that multiplies in bfloat16 takes this
+    for weights that are kept in it, which are twice as many bytes to read in float32.
+
+    kept: what the files keep the weights in, where that is known.
     """
     if dtype == "auto":
         if device.type == "cpu":
-            return torch.float32
+            return torch.bfloat16 if kept == torch.bfloat16 and computes_in_bfloat16(device) else torch.float32
         return torch.bfloat16 if computes_in_bfloat16(device) else torch.float16
     found = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
     if found is None or found not in DTYPES.values():
@@ -54,12 +59,15 @@ def computes_in_bfloat16(device: torch.device) -> bool:
     """Whether a device computes in bfloat16 by itself; torch alone would also say so of one that emulates it."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        able: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # which older ones do not tell
+        return any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16", "sve_bf16"))
     return device.type != "mps" or torch.backends.mps.is_macos_or_newer(14, 0)
 
 
 def choose_ops(device: torch.device, dtype: torch.dtype) -> ModuleType:
     """The namespace of the layer classes that are the fastest there."""
-    return few_rows if device.type == "cpu" and dtype == torch.float32 else torch.nn
+    return few_rows if device.type == "cpu" and dtype in (torch.float32, torch.bfloat16) else torch.nn
 
 
 def codec_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:

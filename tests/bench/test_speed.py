@@ -62,10 +62,18 @@ def test_the_concatenating_loop_draws_what_generate_draws(folder: Path, model: A
     assert drawn[0] == drawn[1] == drawn[2]
 
 
-def test_graphs_are_rivals_where_there_may_be_some(folder: Path, model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not any("graph" in name for name in rivals(str(folder), model, ["a red circle"]))
-    monkeypatch.setattr("bench.speed.rivals.takes_graphs", lambda _: True)
-    assert {"full, graph", "SSD 20 %, refresh row, graph"} < rivals(str(folder), model, ["a red circle"]).keys()
+@pytest.mark.parametrize("able", [True, False])
+def test_bfloat16_is_a_rival_where_the_processor_multiplies_in_it(
+    able: bool, folder: Path, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.speed.rivals.computes_in_bfloat16", lambda _: able)
+    known = rivals(str(folder), model, ["a red circle"])
+    halves = [name for name in known if name.endswith(", bfloat16")]
+    assert len(halves) == 5 * able
+    for name in halves[:2]:
+        theirs, ours = known[name]()(0), known[name.removesuffix(", bfloat16")]()(0)
+        assert theirs.read < 0.6 * ours.read
+        assert theirs.kv_bytes * 2 == ours.kv_bytes
 
 
 def test_ours_tell_when_each_row_was_done(folder: Path, model: Any) -> None:
@@ -76,14 +84,14 @@ def test_ours_tell_when_each_row_was_done(folder: Path, model: Any) -> None:
 
 
 def test_the_figures_of_a_row() -> None:
-    runs = [Run(2.0, 60, [0.4, 2.0]), Run(4.0, 60, [0.8, 4.0]), Run(3.0, 60, [0.6, 3.0])]
-    row = row_of("some", 5, runs, tokens=10, columns=5, read=40, copy=1e3, peak=None)
+    runs = [Run(2.0, 60, 40, [0.4, 2.0]), Run(4.0, 60, 40, [0.8, 4.0]), Run(3.0, 60, 40, [0.6, 3.0])]
+    row = row_of("some", 5, runs, tokens=10, columns=5, copy=1e3, peak=None)
     assert (row.tokens_per_second, row.seconds_per_image, row.step_milliseconds) == (5 * 10 / 3, 3 / 5, 300.0)
     assert row.moved_gigabytes_per_second == pytest.approx(1000 / 3 / 1e9)
     assert row.share_of_copy == pytest.approx(1 / 3)
     assert (row.kv_bytes, row.peak_bytes, row.spread) == (60, None, 2.0)
     assert row.by_row == pytest.approx([120.0, 480.0])
-    assert row_of("some", 5, [], 10, 5, 40, 1e3, None) == Row("some", 5)
+    assert row_of("some", 5, [], 10, 5, 1e3, None) == Row("some", 5)
 
 
 def test_the_command_writes_a_table_a_plot_and_its_rows(

@@ -42,7 +42,22 @@ def test_norm_is_torch_s_own(size: float) -> None:
     torch.testing.assert_close(ours(x), theirs(x))
 
 
-def test_they_are_for_the_processor_in_float32() -> None:
+@pytest.mark.parametrize("rows", [1, 2, 15, 16, 17, 64, 80])
+def test_in_bfloat16_they_are_torch_s_own_but_for_rounding(rows: int) -> None:
+    torch.manual_seed(0)
+    x, to = torch.randn(rows, 64).bfloat16(), torch.randn(rows, 32).bfloat16()
+    ours, norm = few_rows.Linear(64, 32, bias=False, dtype=torch.bfloat16), few_rows.RMSNorm(64, eps=1e-6)
+    exact = x.float() @ ours.weight.float().t()
+    torch.testing.assert_close(ours(x).float(), exact, rtol=0.01, atol=0.01)
+    assert ours(x).is_contiguous() != (rows in (16, 64))
+    torch.testing.assert_close(few_rows.add_linear(ours, x, to).float(), to.float() + exact, rtol=0.02, atol=0.02)
+    norm = norm.bfloat16()
+    root = x.float().pow(2).mean(1, keepdim=True).sqrt()
+    assert (norm(x).float() / (x.float() / root) - 1).abs().max() < 2**-8  # one rounding, and none of the root
+
+
+def test_they_are_for_the_processor() -> None:
     assert choose_ops(torch.device("cpu"), torch.float32) is few_rows
-    assert choose_ops(torch.device("cpu"), torch.bfloat16) is nn
+    assert choose_ops(torch.device("cpu"), torch.bfloat16) is few_rows
+    assert choose_ops(torch.device("cpu"), torch.float16) is nn
     assert choose_ops(torch.device("meta"), torch.float32) is nn

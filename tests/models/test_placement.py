@@ -43,6 +43,18 @@ def test_dtypes_on_the_processor(given: str | torch.dtype, dtype: torch.dtype) -
     assert choose_dtype(given, CPU) == dtype
 
 
+@pytest.mark.parametrize("able", [True, False])
+def test_auto_on_the_processor_is_bfloat16_where_files_and_processor_have_it(
+    able: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": able}, raising=False)
+    assert choose_dtype("auto", CPU, torch.bfloat16) == (torch.bfloat16 if able else torch.float32)
+    assert choose_dtype("auto", CPU, torch.float16) == torch.float32
+    assert choose_dtype("fp32", CPU, torch.bfloat16) == torch.float32
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert choose_dtype("auto", CPU, torch.bfloat16) == torch.float32
+
+
 @pytest.mark.parametrize("given", ["int8", "FP8", torch.int64, torch.float64, ""])
 def test_other_dtypes_are_refused(given: str | torch.dtype) -> None:
     with pytest.raises(UserError, match="'bf16', 'fp16' or 'fp32'"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -111,6 +112,14 @@ class Checkpoint:
             for file in self.files
             for name, tensor in map_tensors(file).items()
         }
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """What most of its numbers are kept in; None where it has none."""
+        numbers: Counter[torch.dtype] = Counter()
+        for entry in self.entries.values():
+            numbers[entry.dtype] += torch.Size(entry.shape).numel()
+        return max(numbers, key=numbers.__getitem__, default=None)
 
     def read(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
         """The tensors of these names, one after the other and mapped, so that no copy of a file is ever held.

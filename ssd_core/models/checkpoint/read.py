@@ -31,8 +31,8 @@ def load(
     path: a folder with the official or transformers' files, one file that holds everything (`save_single_file`), or
         'janus-shapes', the small model that comes with this package.
     device: 'auto' is a GPU if there is one.
-    dtype: 'bf16', 'fp16', 'fp32' or 'auto': bfloat16 on a GPU that computes in it, float32 on the processor. The
-        picture codec is kept in bfloat16 or float32, see `codec_dtype`.
+    dtype: 'bf16', 'fp16', 'fp32' or 'auto', see `choose_dtype`. The picture codec is kept in bfloat16 or float32, see
+        `codec_dtype`.
     ops: the namespace of the layer classes, ComfyUI's say; unless given, what is fastest of our own.
     text_on_cpu: keep the prompt's embeddings off the device; they are read once a prompt.
     weights: what the decoder's matrices are kept in: 'auto' is as it computes, 'int8' a byte a number, 'int4' and 'nf4'
@@ -45,11 +45,12 @@ def load(
     another model, before any weight is read, and where the device's memory is too small.
     """
     place = choose_device(device)
-    kind = choose_dtype(dtype, place)
+    checkpoint = Checkpoint(path)
+    kind = choose_dtype(dtype, place, checkpoint.dtype)
     on = computes_on or place
     if kinds is None:
         check_weights(weights, on, kind)
-    plan = Plan(Checkpoint(path), ops or choose_ops(place, kind), kind, codec_dtype(kind, place))
+    plan = Plan(checkpoint, ops or choose_ops(place, kind), kind, codec_dtype(kind, place))
     plan.check()
     adopt(plan, kinds or (lambda _: SMALL.get(weights)), on)
     plan.model.weights = weights
