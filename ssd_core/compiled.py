@@ -10,14 +10,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch._dynamo.decorators import mark_unbacked
 from torch._dynamo.exc import TorchDynamoException
 
 from .cache.cache import SlotCache
-from .cache.sliced import SlicedCache
+from .cache.fixed import FixedCache
 from .errors import UserError
+from .fixed import FixedStep
 from .models.base import ImageModel
-from .turn import Step, Turn
+from .turn import Turn
 
 NUMBERS: weakref.WeakKeyDictionary[ImageModel, int] = weakref.WeakKeyDictionary()
 COUNT = itertools.count()
@@ -25,7 +25,7 @@ KNOWN: set[str] = set()
 MOST_COMPILED = 256
 
 
-class CompiledStep(Step):
+class CompiledStep(FixedStep):
     """The turn of one drawing, compiled when the first token is drawn, or before, by a drawing of the same sizes.
 
     Before each call torch would check all that a compiled function depends on; with the hundred tensors of a step this
@@ -35,20 +35,20 @@ class CompiledStep(Step):
 
     def __init__(self, turn: Turn, cache: SlotCache) -> None:
         super().__init__(turn, cache, "compiled")
-        self.sliced, model = SlicedCache(cache), turn.model
+        model = turn.model
         number = NUMBERS.setdefault(model, next(COUNT))
-        about = number, model.device, model.dtype, torch.get_num_threads(), turn.sampling, turn.stays is None
-        self.key = repr((about, cache.groups))
+        threads, rows = torch.get_num_threads(), len(turn.x)
+        self.about = number, model.device, model.dtype, threads, rows, turn.sampling, turn.stays is None
+        self.key = ""
 
-    def __call__(self) -> None:
-        self.sliced.advance()
+    def draw(self, fixed: FixedCache) -> None:
+        if not self.key:
+            self.key = repr((self.about, fixed.about))
         if self.key in KNOWN:
-            compiled_draw(self.turn, self.sliced, self.key)
+            compiled_draw(self.turn, fixed, self.key)
             return
-        for held in self.sliced.held:
-            mark_unbacked(held, 0)  # the only length that changes; nothing may be concluded from what it is now
         with torch._dynamo.config.patch(recompile_limit=MOST_COMPILED), explain_compiler():
-            compiled_draw(self.turn, self.sliced, self.key)
+            compiled_draw(self.turn, fixed, self.key)
         KNOWN.add(self.key)
 
 
@@ -57,20 +57,20 @@ def key_alone(guards: Sequence[Any]) -> list[bool]:
     return [guard.name == "key" for guard in guards]
 
 
-def compiled_draw(turn: Turn, cache: SlicedCache, key: str) -> None:
+def compiled_draw(turn: Turn, cache: FixedCache, key: str) -> None:
     """`draw`, compiled. `key` says what the compiled function may be used for again, see `CompiledStep`."""
     compiled_for(turn.model.device.type)(turn, cache, key)
 
 
 @functools.cache
-def compiled_for(device: str) -> Callable[[Turn, SlicedCache, str], None]:
+def compiled_for(device: str) -> Callable[[Turn, FixedCache, str], None]:
     """`draw` for a type of device. On the processor what calls the kernels is compiled as well: a step of few rows is
     over before Python has called them all."""
     options: dict[str, Any] = {"guard_filter_fn": key_alone, "cpp_wrapper": device == "cpu"}
     return torch.compile(draw, fullgraph=True, dynamic=False, options=options)
 
 
-def draw(turn: Turn, cache: SlicedCache, key: str) -> None:
+def draw(turn: Turn, cache: FixedCache, key: str) -> None:
     """What `Turn.draw` does."""
     if not key:  # what is not looked at is not checked either
         raise ValueError("a compiled step needs a key")

@@ -35,7 +35,7 @@ class Result:
     tokens: int64 [n, grid tokens], on the processor; -1 where a stop came first, grey in the image.
     drawn: how many of the tokens were drawn; the others were kept from the start, or never came.
     seeds: the seed each image can be drawn with alone.
-    step: which step drew: plain, graph or compiled, and in words why, where another one was meant.
+    step: which step drew: plain, kernel, graph or compiled, and in words why, where another one was meant.
     """
 
     images: Tensor
@@ -90,10 +90,11 @@ def generate(
     check: called before each token, and between chunks of prompts and of pictures; what it raises ends the drawing and
         is passed on.
     previews: whether on_row paints a picture so far now and then, so that the memory it takes is counted.
-    step: how a token is drawn. "plain": operation by operation. "graph": all of them as one CUDA graph, captured anew
-        for each drawing. "compiled": through torch.compile, which needs a C++ compiler, and half a minute before the
-        first token of a batch of new sizes. "auto": a graph on CUDA where it works, else plainly; `Result.step` says
-        which it was. Tokens may differ in rare cases, where two are as likely but for rounding.
+    step: how a token is drawn. "plain": operation by operation. "kernel": so, but attention is one, in C++ on the
+        processor, in Triton on CUDA. "graph": all of them as one CUDA graph, captured anew for each drawing.
+        "compiled": through torch.compile, which needs a C++ compiler, and half a minute before the first token of a
+        batch of new sizes. "auto": a graph on CUDA where it works, else with a kernel where one works, else plainly;
+        `Result.step` says which it was. Tokens may differ in rare cases, where two are as likely but for rounding.
     kv_dtype: what keys and values are kept in: "auto" is what the model computes in; "int8" and "fp8" (e4m3) are a byte
         a number, and two bytes a key or value for its scale. A token is rounded when it is stored.
 
@@ -106,8 +107,8 @@ def generate(
     images = len(prompts) * images_per_prompt
     seeds = [(seed + k) % 2**64 for k in range(images)]
     kept = kept_tokens(model.geometry, start, keep, images)
-    choice = choose_step(step, model, policy, rows)
-    memory = plan_rows(model, policy, rows, sampling, previews, kv_dtype, choice.name == "graph")
+    choice = choose_step(step, model, policy, rows, kv_dtype)
+    memory = plan_rows(model, policy, rows, sampling, previews, kv_dtype, choice.name)
     with explain_out_of_memory(memory, images):
         clock = Clock(model.device)
         cache = prefill(model, policy, rows, check, kv_dtype)

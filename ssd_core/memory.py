@@ -17,9 +17,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from .cache.cache import SlotCache
+from .cache.fixed import FixedCache
+from .cache.kernel_cache import KernelCache, is_known, kernels_on
 from .cache.masked import MaskedCache
 from .cache.storage import check_kv_dtype
-from .choice import plans_graph
+from .choice import planned_step
 from .errors import UserError
 from .models.base import Geometry, ImageModel
 from .policies import Full, Policy
@@ -187,7 +189,7 @@ def plan(
     else:
         rows = [[0] * prompt] * images + [[1] * prompt] * (images if sampling.guided else 0)
     policy = (policy or Full()).fit(model)
-    return plan_rows(model, policy, rows, sampling, previews, kv_dtype, plans_graph(step, model, policy, rows))
+    return plan_rows(model, policy, rows, sampling, previews, kv_dtype, planned_step(step, model, policy, rows))
 
 
 def plan_rows(
@@ -197,19 +199,19 @@ def plan_rows(
     sampling: Sampling,
     previews: bool = False,
     kv_dtype: str = "auto",
-    captured: bool = False,
+    step: str = "plain",
 ) -> Memory:
     """What drawing these rows will hold, for a policy that is fitted to the model.
 
-    rows: the prompt ids of each row. captured: whether the step is a CUDA graph."""
+    rows: the prompt ids of each row. step: of STEPS, but not auto."""
     check_kv_dtype(kv_dtype, model.device)
     lengths = tuple(map(len, rows)), tuple(sorted(len(ids) for ids in {tuple(ids) for ids in rows}))
-    about = (policy, lengths, sampling, previews, kv_dtype, captured, model.device, model.dtype)
+    about = (policy, lengths, sampling, previews, kv_dtype, step, model.device, model.dtype)
     known = PLANS.setdefault(model, {})
     if about not in known:
         if len(known) == MOST_PLANS:
             known.clear()
-        known[about] = _plan_rows(model, policy, rows, sampling, previews, kv_dtype, captured)
+        known[about] = _plan_rows(model, policy, rows, sampling, previews, kv_dtype, step)
     return known[about]
 
 
@@ -220,7 +222,7 @@ def _plan_rows(
     sampling: Sampling,
     previews: bool,
     kv_dtype: str,
-    captured: bool,
+    step: str,
 ) -> Memory:
     skeleton, geometry = model.skeleton(), model.geometry
     on_host = sum(map(module_bytes, model.host_parts))
@@ -248,10 +250,16 @@ def _plan_rows(
             draw(at)
             replan_bytes = max(replan_bytes, shown, max(prefilling, counter.peak) - beside)
             counter.peak = counter.live
-        draw(geometry.tokens - 1)  # the last step is the widest
+        if step in ("kernel", "compiled"):  # the last step is the widest
+            cache.skip(geometry.tokens - 1 - fed)
+            fixed = fixed_for(model.device, cache)
+            fixed.advance()
+            turn.draw(fixed)
+        else:
+            draw(geometry.tokens - 1)
         kv_bytes, bookkeeping_bytes = cache.kv_bytes, cache.bookkeeping_bytes
         step_bytes = counter.peak - beside - cache.bytes
-        graph_bytes = captured_bytes(turn, cache, counter) if captured else 0
+        graph_bytes = captured_bytes(turn, cache, counter) if step == "graph" else 0
         slots, attended = cache.slots_of_first_row(), cache.slots_of_first_row(attended=True)
     # as many pictures at once as fit into what the cache leaves free
     at_once = max(1, min(images, (kv_bytes + bookkeeping_bytes) // a_picture))
@@ -278,12 +286,19 @@ def _plan_rows(
 def captured_bytes(turn: Turn, cache: SlotCache, counter: PeakBytes) -> int:
     """What a captured turn keeps between tokens; `counter` is on, and the last token was drawn."""
     held = counter.live
-    cache.skip(-1)
     fixed = MaskedCache(cache)
+    cache.skip(-1)
     fixed.advance()
     counter.peak = counter.live  # ranking is no part of a graph
     turn.draw(fixed)
     return counter.peak - held
+
+
+def fixed_for(device: torch.device, cache: SlotCache) -> FixedCache:
+    """What a planned cache will be attended by on a device."""
+    if device.type == "cpu" and is_known(cache):
+        return KernelCache(cache, kernels_on(device)[0])
+    return MaskedCache(cache)
 
 
 def counted(planned: Memory, cache: SlotCache) -> Memory:

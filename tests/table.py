@@ -14,6 +14,7 @@ from torch import Tensor
 from ssd_core import loop
 from ssd_core import step as step_module
 from ssd_core.cache.cache import SlotCache
+from ssd_core.cache.fixed import FixedCache
 from ssd_core.cache.slots import Slots
 from ssd_core.clock import Clock
 from ssd_core.memory import Memory
@@ -200,10 +201,10 @@ def watch(monkeypatch: pytest.MonkeyPatch, see: Callable[[SlotCache], object]) -
     """Have the loop show its cache after every step."""
     plain = step
 
-    def watched(model: ImageModel, cache: SlotCache, x: Tensor, positions: Tensor) -> Tensor:
+    def watched(model: ImageModel, cache: SlotCache | FixedCache, x: Tensor, positions: Tensor) -> Tensor:
         logits = plain(model, cache, x, positions)
         if not x.is_meta:  # planning is not drawing
-            see(cache)
+            see(cache.cache if isinstance(cache, FixedCache) else cache)
         return logits
 
     monkeypatch.setattr(step_module, "step", watched)

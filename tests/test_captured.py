@@ -288,8 +288,8 @@ def test_a_result_and_its_report_say_which_step_drew() -> None:
     assert report(model, Full(), {"step": "auto"}, UNEQUAL, by_step["auto"])["step"] == "graph"
     assert generated(policy=Diagonal(8)).step == "plain: its slots choose what to skip while they fill"
     streamed = generated(streaming())
-    assert streamed.step == "plain: weights are streamed"
-    assert report(model, Full(), {}, UNEQUAL, streamed)["step"] == "plain: weights are streamed"
+    assert streamed.step == "kernel: weights are streamed"
+    assert report(model, Full(), {}, UNEQUAL, streamed)["step"] == "kernel: weights are streamed"
     assert streamed.tokens.equal(by_step["plain"].tokens)
 
 
@@ -305,8 +305,8 @@ def test_a_graph_that_cannot_be_is_refused_where_it_was_asked_for() -> None:
         check_sentence(refusal.value)
 
 
-def test_the_processor_draws_plainly_and_refuses_a_graph() -> None:
-    assert generated().step == "plain"
+def test_the_processor_draws_with_a_kernel_and_refuses_a_graph() -> None:
+    assert generated().step == "kernel"
     with pytest.raises(UserError, match="the model computes on cpu") as refusal:
         generated(step="graph")
     check_sentence(refusal.value)
@@ -336,7 +336,7 @@ def test_weights_of_a_step_are_those_a_token_passes_through() -> None:
 def test_the_plan_of_a_graph_is_what_is_counted(policy: Policy, prompts: Sequence[str], kv_dtype: str) -> None:
     model, sampling = model_of(), Sampling(3.0)
     rows = prompt_rows(model, prompts, 2, None, sampling)
-    planned = plan_rows(model, policy, rows, sampling, kv_dtype=kv_dtype, captured=True)
+    planned = plan_rows(model, policy, rows, sampling, kv_dtype=kv_dtype, step="graph")
     plain = plan_rows(model, policy, rows, sampling, kv_dtype=kv_dtype)
     assert replace(planned, graph_bytes=0) == plain
     with torch.inference_mode(), PeakBytes() as counter:
@@ -416,12 +416,12 @@ def test_the_numbers_of_a_step_wait_where_no_other_step_s_are_put() -> None:
     with torch.inference_mode():
         cache = prefill(model, POLICIES["ssd"], [[0, 3, 4, 2]])
         fixed = MaskedCache(cache)
-        assert len(fixed.waiting) == model.geometry.tokens
+        assert len(fixed.to_come) == model.geometry.tokens
         told = []
         for _ in range(model.geometry.tokens):
             fixed.advance()
-            told.append(fixed.numbers.clone())
-    assert torch.stack(told).equal(fixed.waiting)
+            told.append(fixed.state.clone())
+    assert torch.stack(told).equal(fixed.to_come)
 
 
 @pytest.mark.parametrize("fails", [False, True], ids=["works", "fails"])

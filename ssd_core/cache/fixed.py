@@ -8,18 +8,18 @@ import torch
 from torch import Tensor
 
 from .cache import SlotCache
-from .ranked import RankedSlots
-from .slots import Slots
+
+NUMBERS = 4  # of a kind, int32: the newest token's slot; the slots filled; its query's place; a float32, the unit
 
 
 class FixedCache(ABC):
     """Does what a SlotCache does, over the same slots, in operations that are the same at every step.
 
-    `advance` says in numbers where the newest token goes, and ranks where that is due; `attend` finds them in tensors.
+    `advance` says in numbers where the newest token goes, and ranks where that is due; `attend` finds them in a tensor.
     They may take turns with the SlotCache's own `attend`.
 
-    slot, query, unit: for each kind of slots, those whose numbers are the same: where the newest token goes, int64
-        [kinds]; where its query goes, int64 [kinds]; and the unit of its attention scores, float32 [kinds].
+    kinds: which kind each group's slots are of, [layers][groups]. The numbers of a kind's slots are the same.
+    state: the numbers of this step, int32 [kinds, NUMBERS].
     """
 
     def __init__(self, cache: SlotCache) -> None:
@@ -30,37 +30,30 @@ class FixedCache(ABC):
         self.kinds = [[kinds.index((group.keep, group.prompt)) for group in groups] for groups in cache.groups]
         self.sizes = [keep.slots for keep, _ in kinds]
         device = torch.device(cache.device)
-        # Numbers wait in a row for each step, so that none is overwritten before the device has fetched it, which
-        # nobody waits for. float32 holds all counts of slots exactly.
-        shape, is_fetched = (cache.geometry.tokens, len(kinds), 3), device.type == "cuda"
-        self.waiting = torch.zeros(shape, pin_memory=is_fetched)
+        # A row for each step: the host may be steps ahead of the device, and what is still to be read must not change.
+        shape, on_gpu = (cache.geometry.tokens, len(kinds), NUMBERS), device.type == "cuda"
+        self.to_come = torch.zeros(shape, dtype=torch.int32, pin_memory=on_gpu)
         self.steps = 0
-        self.numbers = torch.zeros(shape[1:], device=device)
-        self.places = torch.zeros(len(kinds), 2, dtype=torch.int64, device=device)
-        self.slot, self.query = self.places.unbind(1)
-        self.unit = self.numbers[:, 2]
+        self.state = torch.zeros(shape[1:], dtype=torch.int32, device=device)
 
     def advance(self) -> None:
-        """Make room for the newest token of every row. Before each step."""
-        numbers = [(0.0, 0.0, 0.0)] * len(self.sizes)
+        """Make room for the newest token of every row. Before each step, of which there are as many as tokens."""
+        numbers, units = [(0, 0, 0)] * len(self.sizes), [0.0] * len(self.sizes)
         for layer, own in zip(self.cache.layers, self.kinds, strict=True):
             for slots, kind in zip(layer, own, strict=True):
-                numbers[kind] = (slots.next_slot(), slots.next_query(), slots.unit)
-        waiting = self.waiting[self.steps]
-        waiting.copy_(torch.tensor(numbers))
-        self.numbers.copy_(waiting, non_blocking=True)
+                numbers[kind] = (slots.next_slot(), slots.held, slots.next_query())
+                units[kind] = slots.unit
+        row = self.to_come[self.steps]
+        row[:, :3] = torch.tensor(numbers)
+        row.view(torch.float32)[:, 3] = torch.tensor(units)
+        self.state.copy_(row, non_blocking=True)
         self.steps += 1
+
+    @property
+    @abstractmethod
+    def about(self) -> object:
+        """What its operations depend on beside model and rows: they are the same where the words for this are."""
 
     @abstractmethod
     def attend(self, layer: int, qkv: Tensor) -> Tensor:
         """As SlotCache.attend, once a step for each layer, the first one first."""
-
-    def observe(self, slots: Slots, kind: int, q: Tensor, weights: Tensor) -> None:
-        """As `put` and `observe` of ranked slots: queries [n, G, D] and their attention rows, float32 [n, G, held]."""
-        if not isinstance(slots, RankedSlots):
-            return
-        if slots.ranking.queries:
-            slots.queries.index_copy_(1, self.query[kind : kind + 1], q[:, None])
-        if slots.scores:
-            slots.score.index_fill_(1, self.slot[kind : kind + 1], 0)
-            slots.score[:, : weights.shape[2]].addcmul_(weights.sum(1), self.unit[kind])

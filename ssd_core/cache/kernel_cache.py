@@ -1,80 +1,66 @@
-"""A drawing's slots as the kernel sees them, and whether the kernel works here."""
+"""A drawing's slots as a kernel sees them, and whether there is a kernel that works here."""
 
 from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from ..errors import UserError
 from ..models.base import Geometry
+from ..models.placement import first_line
 from ..policies import H2O
 from .cache import SlotCache
+from .fixed import FixedCache
 from .offloaded import OffloadedSlots
 from .ranked import RankedSlots
 from .slots import Slots
-from .storage import KV_DTYPES, LARGEST, QuantizedStorage, Storage
-
-if TYPE_CHECKING:
-    from .kernel import Tiling
+from .storage import KV_DTYPES, QuantizedStorage, Storage
+from .table import table_of_layer
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 CLOSE = 0.05  # what differs by less came of the same attention, in any of these
 STEPS = 3  # of the trial
 
 
-class KernelCache:
-    """Does what a SlotCache does, over the same slots, with a kernel that takes all pairs of a layer at once.
+class Kernel(Protocol):
+    """What takes all pairs of a layer at once."""
 
-    `advance`, before each step, is the host's part; `attend` is launches alone, on tensors that stay where they are, so
-    that a CUDA graph can hold it once a first step has compiled the kernel. The kernel knows slots by their addresses:
-    none may be replaced while this is in use.
+    @property
+    def nbytes(self) -> int:
+        """What it holds on the device."""
+
+    def __call__(self, qkv: Tensor, answers: Tensor, table: Tensor, state: Tensor) -> None:
+        """Store the newest token of every pair, and answer its queries."""
+
+
+# how one is made: for a cache, so many pairs of a layer, the most slots of a pair, and whether any pair keeps scores
+MakeKernel = Callable[[SlotCache, int, int, bool], Kernel]
+
+
+class KernelCache(FixedCache):
+    """Attends with a kernel, which knows slots by their addresses: none may be replaced while this is in use.
+
+    On a GPU, `attend` is launches alone, so that a CUDA graph can hold it once a first step has compiled the kernel.
     """
 
-    def __init__(self, cache: SlotCache, tiling: Tiling | None = None) -> None:
-        """For a cache that `is_known`. tiling: how launches divide their work; as suits the device if not given."""
-        from .kernel import NUMBERS, Kernel  # Triton need not be there, and takes a while to import
-
+    def __init__(self, cache: SlotCache, make: MakeKernel) -> None:
+        """For a cache that `is_known`."""
+        super().__init__(cache)
         geometry, device, layers = cache.geometry, torch.device(cache.device), list(chain(*cache.layers))
-        alike = [[(group.keep, group.prompt) for group in groups] for groups in cache.groups]
-        kinds = {kind: number for number, kind in enumerate(dict.fromkeys(chain(*alike)))}
-        self.of_kind: list[list[Slots]] = [[] for _ in kinds]
-        for slots, kind in zip(layers, chain(*alike), strict=True):
-            self.of_kind[kinds[kind]].append(slots)
-        # heads with the most slots first: they take longest, and the others can fill the gaps at the end
-        tables = [
-            torch.cat(
-                [
-                    table_of(slots, group.pairs, kinds[kind])
-                    for slots, group, kind in sorted(zip(*own, strict=True), key=lambda each: -each[1].keep.slots)
-                ]
-            )
-            for own in zip(cache.layers, cache.groups, alike, strict=True)
-        ]
+        tables = [table_of_layer(*own) for own in zip(cache.layers, cache.groups, self.kinds, strict=True)]
         self.tables = torch.stack(tables).to(device).unbind()
         pairs, most = len(tables[0]), max(slots.keep.slots for slots in layers)
-        self.kernel = Kernel(
-            geometry,
-            pairs,
-            most,
-            largest=LARGEST[cache.kind] if cache.kind else 0.0,
-            scored=any(isinstance(slots, RankedSlots) and slots.scores for slots in layers),
-            tiling=tiling or tiling_for(geometry, pairs, most, device),
-            device=device,
-        )
-        storage = layers[0].storage
-        self.stored = storage.numbers if isinstance(storage, QuantizedStorage) else storage.kv
-        rows, on_gpu = pairs // geometry.kv_heads, device.type == "cuda"
-        self.answers = torch.empty(rows, 1, geometry.heads, geometry.head_dim, dtype=cache.dtype, device=device)
-        # A row for each step: the host may be steps ahead of the device, and what is still to be read must not change.
-        self.to_come = torch.empty(geometry.tokens, len(kinds), NUMBERS, dtype=torch.int32, pin_memory=on_gpu)
-        self.state = torch.empty(len(kinds), NUMBERS, dtype=torch.int32, device=device)
-        self.step = 0
+        scored = any(isinstance(slots, RankedSlots) and slots.scores for slots in layers)
+        self.kernel = make(cache, pairs, most, scored)
+        self.made_for = pairs, most, scored
+        shape = pairs // geometry.kv_heads, 1, geometry.heads, geometry.head_dim
+        self.answers = torch.empty(shape, dtype=cache.dtype, device=device)
 
     @property
     def nbytes(self) -> int:
@@ -82,86 +68,84 @@ class KernelCache:
         held = (self.answers, self.state, *self.tables)
         return self.kernel.nbytes + sum(part.nbytes for part in held)
 
-    def advance(self) -> None:
-        """Make room for the newest token of every row. Before each step, of which there are as many as tokens."""
-        places = []
-        for own in self.of_kind:
-            slot, *_ = [slots.next_slot() for slots in own]  # each may have to rank
-            places.append((slot, own[0].held, own[0].next_query()))
-        row = self.to_come[self.step]
-        row[:, :3] = torch.tensor(places)
-        row.view(torch.float32)[:, 3] = torch.tensor([own[0].unit for own in self.of_kind])
-        self.state.copy_(row, non_blocking=True)
-        self.step += 1
+    @property
+    def about(self) -> object:
+        """Not which pairs keep alike: that stands in the tables."""
+        return "kernel", self.cache.kind, len(self.sizes), self.made_for
 
     def attend(self, layer: int, qkv: Tensor) -> Tensor:
         """As SlotCache.attend; the next layer overwrites the answers."""
-        self.kernel(qkv.contiguous(), self.answers, self.stored, self.tables[layer], self.state)
+        self.kernel(qkv.contiguous(), self.answers, self.tables[layer], self.state)
         return self.answers
 
 
-def addresses(part: Tensor) -> Tensor:
-    """Where each pair's part of a tensor [n, ...] begins: int64 [n], 0 where it is empty."""
-    first = torch.arange(len(part)) * (part.stride(0) * part.itemsize) + part.data_ptr()
-    return first if part.numel() else torch.zeros_like(first)
-
-
-def table_of(slots: Slots, pairs: Sequence[int], kind: int) -> Tensor:
-    """What the kernel must know of these slots' pairs: int64 [n, FIELDS]."""
-    nothing = torch.empty(2, len(pairs), 0)
-    scales = slots.storage.scale if isinstance(slots.storage, QuantizedStorage) else nothing
-    seen = (slots.score, slots.queries) if isinstance(slots, RankedSlots) else nothing
-    parts = map(addresses, chain(slots.kv, scales, seen))
-    return torch.stack([*parts, torch.tensor(pairs), torch.full((len(pairs),), kind)], 1)
-
-
-def tiling_for(geometry: Geometry, pairs: int, slots: int, device: torch.device) -> Tiling:
-    """How to divide work on this device. The processor, where only tests run the kernel, is one multiprocessor."""
-    from .kernel import Tiling
-
-    on_gpu = device.type == "cuda"
-    multiprocessors = torch.cuda.get_device_properties(device).multi_processor_count if on_gpu else 1
-    return Tiling.of(pairs * geometry.heads // geometry.kv_heads, slots, geometry.head_dim, multiprocessors)
-
-
 def kernel_cache_for(cache: SlotCache) -> KernelCache | None:
-    """The cache's slots with the kernel, where it is known to work: on a GPU that Triton compiles for, and for slots
-    that neither grow nor skip tokens."""
-    device, geometry = torch.device(cache.device), cache.geometry
-    if device.type != "cuda" or not is_known(cache):
+    """The cache's slots with a kernel, where one is known to work."""
+    device = torch.device(cache.device)
+    if not is_known(cache) or why_no_kernel(device, cache.geometry, cache.dtype, cache.kind):
         return None
-    sizes = (geometry.heads, geometry.kv_heads, geometry.head_dim)
-    return KernelCache(cache) if works(device, cache.dtype, cache.kind, *sizes) else None
+    return KernelCache(cache, kernels_on(device)[0])
 
 
 def is_known(cache: SlotCache) -> bool:
-    """Whether the kernel does all that these slots do."""
+    """Whether kernels do all that these slots do, which neither grow nor skip tokens then."""
     return cache.dtype in DTYPES and all(
         type(slots) in (Slots, RankedSlots, OffloadedSlots) and type(slots.storage) in (Storage, QuantizedStorage)
         for slots in chain(*cache.layers)
     )
 
 
-@functools.cache
-def works(
-    device: torch.device, dtype: torch.dtype, kind: torch.dtype | None, heads: int, kv_heads: int, head_dim: int
-) -> bool:
-    """Whether the kernel can be compiled here, and answers what the plain path does, with and without splits.
+def kernels_on(device: torch.device) -> list[MakeKernel]:
+    """The kernel for a type of device; behind it the same as it is at other sizes, where that is another way.
 
-    kind: what keys and values are kept in, None for `dtype`.
+    Raises UserError where there is none, and ImportError where Triton is missing.
     """
+    if device.type == "cuda":
+        from .triton_kernel import TritonKernel  # Triton need not be there, and takes a while to import
+
+        return [TritonKernel, functools.partial(TritonKernel, splits=2)]
+    if device.type == "cpu":
+        from .cpp_kernel import CppKernel
+
+        return [CppKernel]
+    raise UserError(f"there is none for {device.type}")
+
+
+def why_no_kernel(
+    device: torch.device, geometry: Geometry, dtype: torch.dtype, kind: torch.dtype | None = None
+) -> str | None:
+    """Why no kernel works for these sizes; None where one does.
+
+    dtype, kind: of the model, and what keys and values are kept in, None for the same.
+    """
+    if dtype not in DTYPES:
+        return f"there is none for {str(dtype).removeprefix('torch.')}"
+    return failure(device, dtype, kind, geometry.heads, geometry.kv_heads, geometry.head_dim)
+
+
+@functools.cache
+def failure(
+    device: torch.device, dtype: torch.dtype, kind: torch.dtype | None, heads: int, kv_heads: int, head_dim: int
+) -> str | None:
+    """Why the kernel for a device does not work; None where it can be compiled and answers what the plain path does."""
     geometry = Geometry(1, heads, kv_heads, head_dim, 1, STEPS, 1)
     try:
-        return all(agrees(device, dtype, kind, geometry, splits) for splits in (1, 2))
+        if all(agrees(device, dtype, kind, geometry, make) for make in kernels_on(device)):
+            return None
+        reason = "it gives wrong answers"
     except ImportError:
-        return False
+        return "Triton is not installed"
     except Exception as error:  # noqa: BLE001  # a compiler, a driver or a precision may be missing in any way
-        reason = str(error).strip().partition("\n")[0]
-        logging.getLogger(__name__).warning("The kernel does not run on %s, and is done without: %s", device, reason)
-        return False
+        reason = first_line(error).rstrip(".")
+    logging.getLogger(__name__).warning(
+        "The attention kernel does not run on %s, and is done without: %s", device, reason
+    )
+    return reason
 
 
-def agrees(device: torch.device, dtype: torch.dtype, kind: torch.dtype | None, geometry: Geometry, splits: int) -> bool:
+def agrees(
+    device: torch.device, dtype: torch.dtype, kind: torch.dtype | None, geometry: Geometry, make: MakeKernel
+) -> bool:
     """Whether some steps of two rows with unequal prompts, whose heads all keep scores, end alike on both paths."""
     random = torch.Generator().manual_seed(0)
     kv_dtype = next(word for word, precision in KV_DTYPES.items() if precision is kind)
@@ -175,8 +159,7 @@ def agrees(device: torch.device, dtype: torch.dtype, kind: torch.dtype | None, g
         prompt = some(2, len(group.pairs), group.prompt - 1, geometry.head_dim)
         for slots in pair:
             slots.fill(*prompt)
-    pairs = 2 * geometry.kv_heads
-    cache = KernelCache(known, replace(tiling_for(geometry, pairs, STEPS, device), splits=splits))
+    cache = KernelCache(known, make)
     for _ in range(STEPS):
         qkv = some(2, 1, geometry.heads + 2 * geometry.kv_heads, geometry.head_dim)
         cache.advance()

@@ -36,8 +36,8 @@ DtypeOption = Annotated[str, typer.Option(help="bf16, fp16 or fp32; auto fits th
 StepOption = Annotated[
     str,
     typer.Option(
-        help=f"How a token is drawn: {', '.join(STEPS)}; auto is a CUDA graph where one works, else plain; compiled "
-        "takes half a minute for the compiler before the first token."
+        help=f"How a token is drawn: {', '.join(STEPS)}; auto is a CUDA graph where one works, else a kernel where one "
+        "does, else plain; compiled takes half a minute for the compiler before the first token."
     ),
 ]
 KVDtypeOption = Annotated[

@@ -286,7 +286,8 @@ def test_the_command_line_compiles_when_told_to(terminal: Terminal) -> None:
     known = set(KNOWN)
     told, plain = (terminal.generate("ab", *METHOD["window"], *flags) for flags in (["--step", "compiled"], []))
     assert (told["settings"]["step"], plain["settings"]["step"]) == ("compiled", "auto")
-    assert (told["step"], plain["step"]) == ("compiled", "plain")
+    assert told["step"] == "compiled"
+    assert plain["step"].startswith(("kernel", "plain"))  # there may be no compiler
     assert [image["tokens"] for image in told["images"]] == [image["tokens"] for image in plain["images"]]
     assert len(KNOWN - known) == 1
 

@@ -270,7 +270,7 @@ def test_the_readout_repeats_the_report(comfy: SimpleNamespace, held: Any) -> No
     assert "budget 9" in text
     assert "guidance 5.0" in text
     assert "abc" in text.splitlines()
-    assert text.endswith("tokens/s, step plain")
+    assert text.endswith(f"tokens/s, step {report['step']}")
     assert "on the host" not in text
 
 

@@ -1,4 +1,4 @@
-"""The kernel's tests, in processes of their own: Triton decides once whether it compiles or interprets."""
+"""The tests of Triton's kernel, in processes of their own: Triton decides once whether it compiles or interprets."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def run(cases: str, interpret: bool) -> None:
 
 @needs_triton
 def test_the_kernel_in_the_interpreter() -> None:
-    run("kernel_cases.py", interpret=True)
+    run("triton_cases.py", interpret=True)
 
 
 @needs_triton
 def test_the_kernel_compiles_for_gpus_that_are_not_here() -> None:
-    run("kernel_targets.py", interpret=False)
+    run("triton_targets.py", interpret=False)
 
 
 @needs_triton
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="takes a GPU")
 def test_the_kernel_on_this_gpu() -> None:
-    run("kernel_cases.py", interpret=False)
+    run("triton_cases.py", interpret=False)

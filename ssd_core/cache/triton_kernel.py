@@ -16,18 +16,18 @@ plain path does, and the same versions compile it for sm_75 to sm_90; 3.9 for gf
 # Annotations are not postponed here: Triton looks for tl.constexpr itself among them.
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..models.base import Geometry
-from .storage import LEAST
+from .cache import SlotCache
+from .fixed import NUMBERS
+from .storage import LARGEST, LEAST
+from .table import FIELDS
 
-FIELDS = 8  # of a pair, int64: addresses of its keys, values, their scales, scores and queries; its number; its kind
-NUMBERS = 4  # of a kind, int32: the newest token's slot; the slots filled; its query's place; a float32, the unit
 TILE = 4096  # numbers of keys, and as many of values, that a program works on at a time: 32 for each of its threads
 MOST_SLOTS = 128  # of a tile
 WARPS = 4
@@ -123,10 +123,10 @@ def attend_pairs(
     Each of BLOCK lanes keeps a softmax of its own, over every BLOCK-th slot, and they are brought together at the end,
     so that the loop has no sum or maximum over all threads.
 
-    qkv, answers, stored, table, state: as `Kernel` takes them; units: state as float32. Scratch, all float32: logits
-    [pairs, GROUP, widest]; parts [pairs, SPLITS, GROUP, DIM]; sums [pairs, SPLITS, GROUP, 2], of each split the largest
-    logit and the sum of the weights. factor: of logits. LARGEST: what a scale stands for, 0 without scales. ALIGNED:
-    bytes, of which vectors begin at a multiple.
+    qkv, answers, table, state: as `TritonKernel` takes them; stored: of the precision that slots have; units: state as
+    float32. Scratch, all float32: logits [pairs, GROUP, widest]; parts [pairs, SPLITS, GROUP, DIM]; sums [pairs,
+    SPLITS, GROUP, 2], of each split the largest logit and the sum of the weights. factor: of logits. LARGEST: what a
+    scale stands for, 0 without scales. ALIGNED: bytes, of which vectors begin at a multiple.
     """
     GROUP: tl.constexpr = HEADS // KV_HEADS
     index, of_group, split = tl.program_id(0).to(tl.int64) // GROUP, tl.program_id(0) % GROUP, tl.program_id(1)
@@ -282,40 +282,44 @@ class Tiling:
         return cls(block, 1 << max(0, splits.bit_length() - 1))
 
 
-class Kernel:
+class TritonKernel:
     """The launches of a step, the same for every layer, and the scratch that the layers share."""
 
     def __init__(
         self,
-        geometry: Geometry,
+        cache: SlotCache,
         pairs: int,
         slots: int,
-        largest: float,
         scored: bool,
-        tiling: Tiling,
-        device: torch.device | str,
+        block: int | None = None,
+        splits: int | None = None,
     ) -> None:
-        """slots: the most that a pair has. largest: the number that a scale stands for, 0 where there are no scales.
-        scored: whether any pair keeps scores."""
-        dim, splits, group = geometry.head_dim, tiling.splits, geometry.heads // geometry.kv_heads
-        self.merges = splits > 1 or (scored and group > 1)  # the queries of a pair add to the same scores
-        self.programs, self.factor, self.slots = (pairs * group, splits), dim**-0.5, slots
+        """pairs: of each layer. slots: the most that a pair has. scored: whether any pair keeps scores.
+        block, splits: of its Tiling; as suits the device if not given."""
+        geometry, device = cache.geometry, torch.device(cache.device)
+        dim, group = geometry.head_dim, geometry.heads // geometry.kv_heads
+        tiling = Tiling.of(pairs * group, slots, dim, multiprocessors(device))
+        tiling = replace(tiling, block=block or tiling.block, splits=splits or tiling.splits)
+        self.merges = tiling.splits > 1 or (scored and group > 1)  # the queries of a pair add to the same scores
+        self.programs, self.factor, self.slots = (pairs * group, tiling.splits), dim**-0.5, slots
         sizes = (
             (pairs, group, slots if scored else 0),
-            (pairs, splits, group, dim if self.merges else 0),
-            (pairs, splits, group, 2 if self.merges else 0),
+            (pairs, tiling.splits, group, dim if self.merges else 0),
+            (pairs, tiling.splits, group, 2 if self.merges else 0),
         )
         # as `attend_pairs` takes it; empty where it is not written
         self.scratch = [torch.empty(*size, dtype=torch.float32, device=device) for size in sizes]
+        self.stored = torch.empty(0, dtype=cache.kind or cache.dtype, device=device)
         self.both = {
             "HEADS": geometry.heads,
             "KV_HEADS": geometry.kv_heads,
             "DIM": dim,
             "BLOCK_DIM": triton.next_power_of_2(dim),
-            "SPLITS": splits,
+            "SPLITS": tiling.splits,
             "num_warps": WARPS,
             "enable_fp_fusion": True,  # of products and sums: the default is about to change
         }
+        largest = LARGEST[cache.kind] if cache.kind else 0.0
         self.first = {"BLOCK": tiling.block, "STAGES": STAGES, "LARGEST": largest, "SCORED": scored}
         self.second = {"BLOCK_GROUP": triton.next_power_of_2(group)}
 
@@ -323,16 +327,16 @@ class Kernel:
     def nbytes(self) -> int:
         return sum(part.nbytes for part in self.scratch)
 
-    def __call__(self, qkv: Tensor, answers: Tensor, stored: Tensor, table: Tensor, state: Tensor) -> None:
+    def __call__(self, qkv: Tensor, answers: Tensor, table: Tensor, state: Tensor) -> None:
         """Store the newest token of every pair of a layer, and answer its queries.
 
-        qkv [B, 1, heads + 2 * kv_heads, D] and answers [B, 1, heads, D], contiguous; stored: a tensor of the precision
-        that slots have; table: int64 [pairs, FIELDS]; state: int32 [kinds, NUMBERS].
+        qkv [B, 1, heads + 2 * kv_heads, D] and answers [B, 1, heads, D], contiguous; table: int64 [pairs, FIELDS];
+        state: int32 [kinds, NUMBERS].
         """
-        units, aligned = state.view(torch.float32), math.gcd(VECTOR_BYTES, qkv.shape[-1] * stored.itemsize)
+        units, aligned = state.view(torch.float32), math.gcd(VECTOR_BYTES, qkv.shape[-1] * self.stored.itemsize)
         with torch.cuda.device_of(qkv):  # Triton launches on the current device
             attend_pairs[self.programs](
-                *(qkv, answers, stored, table, state, units, *self.scratch, self.factor, self.slots),
+                *(qkv, answers, self.stored, table, state, units, *self.scratch, self.factor, self.slots),
                 ALIGNED=aligned,
                 **self.first,
                 **self.both,
@@ -341,3 +345,8 @@ class Kernel:
                 merge_splits[(len(table),)](
                     *(answers, table, state, units, *self.scratch, self.slots), **self.second, **self.both
                 )
+
+
+def multiprocessors(device: torch.device) -> int:
+    """Of this device. The processor, where only tests run the kernel, is one."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
