@@ -50,6 +50,15 @@ def folder_files(folder: str) -> list[str]:
     return [path.relative_to(ROOT).as_posix() for path in files]
 
 
+def test_a_wheel_holds_what_is_no_python() -> None:
+    package = ROOT / "ssd_core"
+    patterns = PROJECT["tool"]["setuptools"]["package-data"]["ssd_core"]
+    given = {path for pattern in patterns for path in package.glob(pattern)}
+    needed = {ROOT / path for path in folder_files("ssd_core") if not path.endswith(".py")}
+    assert package / "cache" / "cpp_kernel.cpp" in needed
+    assert needed <= given
+
+
 def test_the_manager_installs_what_the_project_needs() -> None:
     lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
     assert [line for line in lines if not line.startswith("#")] == PROJECT["project"]["dependencies"]

@@ -1,8 +1,8 @@
 // Attention of one query a head over its slots, for all pairs of a layer in one call, on the processor.
 //
 // Compiled by cpp_kernel.py, which says what NUMBER and STORED are: the precision the model computes in, and the one in
-// which slots hold keys and values. As in triton_kernel.py, each (row, kv head) pair has slots of its own, wherever they
-// lie; a row of a table says where, and numbers for each kind of slots say what changes from step to step.
+// which slots hold keys and values. As in triton_kernel.py, each (row, kv head) pair has slots of its own, wherever
+// they lie; a row of a table says where, and numbers for each kind of slots say what changes from step to step.
 //
 // Everything goes by WIDE numbers at a time, in GCC's vectors, which become whatever registers the processor has.
 
@@ -107,13 +107,14 @@ inline Floats get(const float* from) {
   return x;
 }
 
-// exp(x) for x <= 0, or for what is no number: a power of 2 times a Taylor series over half of ln 2 to either side, right to a float's last bits.
+// exp(x) for x <= 0, or for what is no number: a power of 2 times a Taylor series over half of ln 2 to either side,
+// right to a float's last bits.
 inline Floats exponential(Floats x) {
   x = x < -87.0f ? Floats{} - 87.0f : x;
   constexpr float whole = 0x1.8p23f;  // floats of this size are whole
   const Floats power = (x * 1.44269504f + whole) - whole;
   const Floats r = x - power * 0.693145752f - power * 1.42860677e-6f;  // ln 2 in two parts, the first of which is exact
-  const Floats series = 1 + r * (1 + r * (1 / 2.f + r * (1 / 6.f + r * (1 / 24.f + r * (1 / 120.f + r * (1 / 720.f))))));
+  Floats series = 1 + r * (1 + r * (1 / 2.f + r * (1 / 6.f + r * (1 / 24.f + r * (1 / 120.f + r * (1 / 720.f))))));
   return series * bits_of<Floats>((__builtin_convertvector(power, Integers) + 127) << 23);
 }
 
@@ -183,7 +184,8 @@ template <int DIM> float ask(const Floats* query, const Pair& pair, int64_t held
 }
 
 // The sum of the values, each times its weight, in `answer`. CHAINS: sums at a time, as one would wait for itself.
-template <int DIM, int CHAINS> void answer_with(const float* weights, int64_t address, int64_t held, int64_t any, Floats* answer) {
+template <int DIM, int CHAINS>
+void answer_with(const float* weights, int64_t address, int64_t held, int64_t any, Floats* answer) {
   const int64_t dim = DIM ? DIM : any, parts = (dim + WIDE - 1) / WIDE;
   constexpr int64_t MOST = DIM ? DIM / WIDE : MOST_DIM / WIDE;
   const Stored* values = reinterpret_cast<const Stored*>(address);
@@ -206,7 +208,8 @@ template <int DIM, int CHAINS> void answer_with(const float* weights, int64_t ad
 // Store a pair's newest token, and answer its queries. weights: room for as many as it has slots, and WIDE - 1 more.
 // DIM: of heads, so that loops over it have no end to watch for; 0 for any.
 template <int DIM>
-void attend(const Number* qkv, Number* answers, const Pair& pair, const Kind& kind, const Sizes& sizes, float* weights) {
+void attend(const Number* qkv, Number* answers, const Pair& pair, const Kind& kind, const Sizes& sizes,
+            float* weights) {
   const int64_t dim = DIM ? DIM : sizes.dim, group = sizes.heads / sizes.kv_heads, held = kind.held;
   const int64_t row = pair.number / sizes.kv_heads, head = pair.number % sizes.kv_heads;
   const Number* brought = qkv + row * (sizes.heads + 2 * sizes.kv_heads) * dim;
@@ -214,7 +217,8 @@ void attend(const Number* qkv, Number* answers, const Pair& pair, const Kind& ki
   store(brought + (sizes.heads + head) * dim, dim, kind.slot, pair.keys, pair.key_scales);
   store(brought + (sizes.heads + sizes.kv_heads + head) * dim, dim, kind.slot, pair.values, pair.value_scales);
   if (pair.queries)
-    std::memcpy(reinterpret_cast<Number*>(pair.queries) + kind.query * group * dim, queries, group * dim * sizeof(Number));
+    std::memcpy(reinterpret_cast<Number*>(pair.queries) + kind.query * group * dim, queries,
+                group * dim * sizeof(Number));
   float* scores = reinterpret_cast<float*>(pair.scores);
   if (scores) scores[kind.slot] = 0;
 
@@ -245,7 +249,8 @@ void attend(const Number* qkv, Number* answers, const Pair& pair, const Kind& ki
 }
 
 template <int DIM>
-void attend_all(const Number* qkv, Number* answers, const Pair* table, const Kind* kinds, float* room, const Sizes& sizes) {
+void attend_all(const Number* qkv, Number* answers, const Pair* table, const Kind* kinds, float* room,
+                const Sizes& sizes) {
   const int64_t at_once = std::max<int64_t>(1, sizes.pairs / (16 * sizes.threads));
 #pragma omp parallel for schedule(dynamic, at_once) num_threads(sizes.threads)
   for (int64_t index = 0; index < sizes.pairs; index++) {

@@ -102,6 +102,7 @@ def test_the_command_writes_a_table_a_plot_and_its_rows(
     monkeypatch.setattr(command, "README", readme)
     monkeypatch.setattr(command, "PLOT", shown)
     monkeypatch.setattr(command, "RESULTS", tmp_path / "speed.json")
+    monkeypatch.setattr("bench.speed.rivals.computes_in_bfloat16", lambda _: False)
     monkeypatch.setattr(command, "copy_bandwidth", lambda _: 1e9)
     arguments = ["--model", str(folder), "--batches", "1", "3", "--repeats", "1", "--readme", "--budget", "0.95"]
     command.main([*arguments, "--rivals", "generate", "window"])
