@@ -100,6 +100,8 @@ ROUNDED: dict[str, Rounding] = {"auto": as_it_is, "int8": in_int8, "fp8": in_fp8
 EQUAL, UNEQUAL = ("ab", "cd"), ("", "cde")  # prompts of 4 and 4 tokens, of 2 and 5
 
 each_policy = pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES.keys())
+FIXED = {name: policy for name, policy in POLICIES.items() if not isinstance(policy, Diagonal)}  # their steps can be
+each_fixed_policy = pytest.mark.parametrize("policy", FIXED.values(), ids=FIXED.keys())
 each_prompts = pytest.mark.parametrize("prompts", [EQUAL, UNEQUAL], ids=["equal", "unequal"])
 each_guidance = pytest.mark.parametrize("guidance", [1.0, 3.0], ids=["unguided", "guided"])
 each_kv_heads = pytest.mark.parametrize("kv_heads", [4, 2], ids=["plain", "grouped"])

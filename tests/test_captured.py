@@ -53,6 +53,7 @@ from tests.table import (
     UNEQUAL,
     WARM,
     check_sentence,
+    each_fixed_policy,
     each_guidance,
     each_kv_dtype,
     each_kv_heads,
@@ -64,12 +65,6 @@ from tests.tiny import TinyModel, tiny
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs take a CUDA device")
 MIDDLE = 40  # of the operations of a turn
-
-fixed_policies = pytest.mark.parametrize(
-    "policy",
-    [policy for policy in POLICIES.values() if not isinstance(policy, Diagonal)],
-    ids=[name for name, policy in POLICIES.items() if not isinstance(policy, Diagonal)],
-)
 
 
 def drawn(
@@ -117,7 +112,7 @@ def generated(model: ImageModel | None = None, policy: Policy | None = None, ste
 @each_kv_heads
 @each_guidance
 @each_prompts
-@fixed_policies
+@each_fixed_policy
 def test_a_captured_step_draws_what_the_plain_one_draws(
     policy: Policy, prompts: Sequence[str], guidance: float, kv_heads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,7 +124,7 @@ def test_a_captured_step_draws_what_the_plain_one_draws(
 
 @each_kv_dtype
 @each_kv_heads
-@fixed_policies
+@each_fixed_policy
 def test_so_it_does_from_slots_of_small_precision(
     policy: Policy, kv_heads: int, kv_dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,7 +175,7 @@ def test_turns_run_as_they_are_before_one_is_captured(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("fails_after", [0, 1, MIDDLE, 110])
-@fixed_policies
+@each_fixed_policy
 def test_a_capture_that_fails_is_said_and_the_drawing_goes_on(
     policy: Policy, fails_after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -332,7 +327,7 @@ def test_weights_of_a_step_are_those_a_token_passes_through() -> None:
 
 
 @pytest.mark.parametrize(("prompts", "kv_dtype"), [(EQUAL, "auto"), (UNEQUAL, "int8")], ids=["equal", "int8"])
-@fixed_policies
+@each_fixed_policy
 def test_the_plan_of_a_graph_is_what_is_counted(policy: Policy, prompts: Sequence[str], kv_dtype: str) -> None:
     model, sampling = model_of(), Sampling(3.0)
     rows = prompt_rows(model, prompts, 2, None, sampling)
@@ -389,7 +384,7 @@ def test_a_drawing_counts_its_graph() -> None:
 
 
 @pytest.mark.parametrize("kv_dtype", ["auto", "int8"])
-@fixed_policies
+@each_fixed_policy
 def test_no_turn_waits_for_the_device(policy: Policy, kv_dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in(monkeypatch, warm_up=0)
     found: list[list[str]] = []
@@ -474,7 +469,7 @@ def test_what_is_asked_of_torch(fails: bool, monkeypatch: pytest.MonkeyPatch) ->
 
 @needs_cuda
 @pytest.mark.parametrize("kv_dtype", ["auto", "int8", "fp8"])
-@fixed_policies
+@each_fixed_policy
 def test_a_real_graph_draws_what_the_plain_step_draws(policy: Policy, kv_dtype: str) -> None:
     model = on_cuda()
     how: dict[str, Any] = {"model": model, "policy": policy, "kv_dtype": kv_dtype}

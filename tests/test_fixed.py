@@ -29,6 +29,7 @@ from tests.table import (
     UNEQUAL,
     WARM,
     check_sentence,
+    each_fixed_policy,
     each_guidance,
     each_kv_dtype,
     each_kv_heads,
@@ -40,11 +41,6 @@ from tests.tiny import TinyModel, tiny
 CPU = torch.device("cpu")
 needs_kernel = pytest.mark.skipif(
     sys.platform != "linux" or not shutil.which("g++"), reason="the kernel takes Linux and g++"
-)
-fixed_policies = pytest.mark.parametrize(
-    "policy",
-    [policy for policy in POLICIES.values() if not isinstance(policy, Diagonal)],
-    ids=[name for name, policy in POLICIES.items() if not isinstance(policy, Diagonal)],
 )
 
 
@@ -61,7 +57,7 @@ def check_alike(
 @each_kv_heads
 @each_guidance
 @each_prompts
-@fixed_policies
+@each_fixed_policy
 def test_a_step_with_a_kernel_draws_what_the_plain_one_draws(
     policy: Policy, prompts: Sequence[str], guidance: float, kv_heads: int
 ) -> None:
@@ -71,7 +67,7 @@ def test_a_step_with_a_kernel_draws_what_the_plain_one_draws(
 @needs_kernel
 @each_kv_dtype
 @each_kv_heads
-@fixed_policies
+@each_fixed_policy
 def test_so_it_does_from_slots_of_small_precision(policy: Policy, kv_heads: int, kv_dtype: str) -> None:
     check_alike(policy, kv_heads, kv_dtype=kv_dtype)
 
@@ -152,7 +148,7 @@ def test_a_kernel_that_answers_wrongly_is_done_without(
 
 
 @pytest.mark.parametrize(("prompts", "kv_dtype"), [(EQUAL, "auto"), (UNEQUAL, "int8")], ids=["equal", "int8"])
-@fixed_policies
+@each_fixed_policy
 def test_the_plan_of_a_step_with_a_kernel_is_what_is_counted(
     policy: Policy, prompts: Sequence[str], kv_dtype: str
 ) -> None:
