@@ -50,6 +50,7 @@ def test_in_bfloat16_they_are_torch_s_own_but_for_rounding(rows: int) -> None:
     exact = x.float() @ ours.weight.float().t()
     torch.testing.assert_close(ours(x).float(), exact, rtol=0.01, atol=0.01)
     assert ours(x).is_contiguous() != (rows in (16, 64))
+    assert few_rows.as_columns(x) == (rows in (16, 64))  # the others gain nothing by it
     torch.testing.assert_close(few_rows.add_linear(ours, x, to).float(), to.float() + exact, rtol=0.02, atol=0.02)
     norm = norm.bfloat16()
     root = x.float().pow(2).mean(1, keepdim=True).sqrt()
