@@ -181,9 +181,16 @@ def openmp() -> list[str]:
     maps = Path("/proc/self/maps")
     if not maps.exists():
         raise UserError("The attention kernel is for Linux; elsewhere steps go without it.")
-    paths = dict.fromkeys(line.split(maxsplit=5)[-1].strip() for line in maps.read_text().splitlines() if "/" in line)
+    return [*openmp_among(maps.read_text()), "-Wl,--as-needed"]
+
+
+def openmp_among(maps: str) -> list[str]:
+    """The path of the OpenMP library among what a process has mapped, if there is one; of several the one that torch
+    brought, for other packages bring theirs."""
+    paths = dict.fromkeys(line.split(maxsplit=5)[-1].strip() for line in maps.splitlines() if "/" in line)
     found = [path for path in paths if Path(path).name.startswith(("libgomp", "libiomp", "libomp"))]
-    return [*found[:1], "-Wl,--as-needed"]
+    own = str(Path(torch.__file__).parent)
+    return sorted(found, key=lambda path: not path.startswith(own))[:1]
 
 
 def processor() -> str:

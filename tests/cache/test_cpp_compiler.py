@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from ssd_core.cache import cpp_kernel
-from ssd_core.cache.cpp_kernel import compiled, compiler, folder, loaded
+from ssd_core.cache.cpp_kernel import compiled, compiler, folder, loaded, openmp_among
 from ssd_core.cache.kernel_cache import failure, why_no_kernel
 from ssd_core.errors import UserError
 from ssd_core.models.base import Geometry
@@ -280,3 +280,12 @@ def test_a_processor_is_told_by_what_it_can_do() -> None:
     lines = cpp_kernel.processor().splitlines()
     assert {line.split(":")[0].strip() for line in lines} & {"model name", "flags", "Features"}
     assert len(lines) == len({*lines})  # whatever the number of cores
+
+
+def test_torch_s_own_openmp_is_linked_where_others_are_loaded_too() -> None:
+    torch_s = f"{Path(torch.__file__).parent}/lib/libgomp-a1b2.so.1"
+    about = "7f0000000000-7f0000001000 r-xp 00000000 00:00 12  "
+    others = [f"{about}/usr/lib/libgomp.so.1", f"{about}/usr/lib/libc.so.6", "7f0000000000-7f0000001000 rw-p 0 00:00 0"]
+    assert openmp_among("\n".join([*others, f"{about}{torch_s}"])) == [torch_s]
+    assert openmp_among("\n".join(others)) == ["/usr/lib/libgomp.so.1"]
+    assert openmp_among("\n".join(others[1:])) == []
