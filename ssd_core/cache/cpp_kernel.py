@@ -96,9 +96,20 @@ def run(
     loaded(dtype, stored)(*addresses, *sizes, len(room))
 
 
-# `run`, as an operator that torch.compile leaves as it is. It does not say that slots are written, too: nothing else in
-# a step looks at these.
-attend_pairs = torch.library.custom_op("ssd_core::attend_pairs", run, mutates_args=("answers",))
+@torch.library.custom_op("ssd_core::attend_pairs", mutates_args=("answers",))
+def attend_pairs(
+    qkv: Tensor,
+    answers: Tensor,
+    table: Tensor,
+    state: Tensor,
+    room: Tensor,
+    dtype: torch.dtype,
+    stored: torch.dtype,
+    sizes: Sequence[int],
+) -> None:
+    """`run`, as an operator that torch.compile leaves as it is. It does not say that slots are written, too: nothing
+    else in a step looks at these."""
+    run(qkv, answers, table, state, room, dtype, stored, sizes)
 
 
 @functools.cache
