@@ -242,5 +242,6 @@ def check_sentence(error: BaseException) -> None:
     text = str(error)
     assert text.endswith(".")
     assert not {"\n", "None", "nan"} & {text, *text.split()}
+    assert "  " not in text
     assert ". " not in text
     assert len(text) < 300

@@ -326,9 +326,11 @@ def test_a_refresh_may_not_choose_more_than_can_be_dropped(slots: int, refresh: 
     if fits:
         assert cache_of(policy).kv_bytes
         return
-    with pytest.raises(UserError, match=f"{slots} slots, 5 of them pinned, has {slots - 5}") as refusal:
-        cache_of(policy)
-    check_sentence(refusal.value)
+    for role, refused in (("semantic ", policy), ("", H2O(slots, refresh=refresh))):
+        sentence = f"but a {role}head with {slots} slots, 5 of them pinned, has {slots - 5};"
+        with pytest.raises(UserError, match=sentence) as refusal:
+            cache_of(refused)
+        check_sentence(refusal.value)
 
 
 def test_a_window_has_no_refresh_to_fit() -> None:

@@ -230,7 +230,8 @@ def check_refresh_fits(keep: Keep, refresh: int, whole: int) -> None:
     """Refuse a refresh that would choose more tokens than a head may drop; `whole` is what a full cache holds."""
     droppable = keep.slots - keep.pinned
     if keep.ranked and keep.slots < whole and refresh > droppable:
+        head = f"{keep.role} head".lstrip()
         raise UserError(
-            f"A refresh every {refresh} tokens needs {refresh} tokens to drop, but a {keep.role} head with "
+            f"A refresh every {refresh} tokens needs {refresh} tokens to drop, but a {head} with "
             f"{keep.slots} slots, {keep.pinned} of them pinned, has {droppable}; raise the budget or lower refresh."
         )
