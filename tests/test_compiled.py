@@ -23,6 +23,7 @@ from ssd_core.policies.base import uniform
 from tests.table import HEADS, UNEQUAL, WARM, check_sentence, model_of
 from tests.tiny import tiny
 
+ROOT = Path(__file__).parents[1]
 needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="compiling takes a C++ compiler")
 
 
@@ -82,6 +83,39 @@ def test_what_was_compiled_for_one_drawing_is_not_taken_for_another() -> None:
             for step in ("plain", "compiled")
         )
         assert compiled.tokens.equal(plain.tokens)
+
+
+COPIES = """
+import gc, importlib, sys, types
+import torch
+from ssd_core.cache import cpp_kernel
+
+def copy():
+    for name in [name for name in sys.modules if name.startswith("pack")]:
+        del sys.modules[name]
+    sys.modules["pack"] = types.ModuleType("pack")
+    sys.modules["pack"].__path__ = ["."]
+    importlib.import_module("pack.ssd_core.cache.cpp_kernel")
+
+def attend(some):
+    cpp_kernel.attend_pairs(some, some.clone(), some, some, some, torch.float32, torch.float32, [1])
+    return some + 1
+
+cpp_kernel.loaded = lambda *_: lambda *_: None
+for count in range(40):  # what torch has forgotten may still lie where it was, for a while
+    for _ in range(count % 3):
+        copy()
+    if count % 4 == 0:
+        gc.collect()
+    torch._dynamo.reset()
+    assert torch.compile(attend, backend="aot_eager", fullgraph=True)(torch.zeros(1)) == 1
+"""
+
+
+def test_other_copies_of_the_package_take_no_operator_away() -> None:
+    """Such as ComfyUI's pack beside an installed one; in a process of their own, for the copies stay."""
+    done = subprocess.run([sys.executable, "-c", COPIES], cwd=ROOT, capture_output=True, text=True)  # noqa: S603
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_missing_compiler_is_said_in_a_sentence(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import ctypes
 import functools
 import hashlib
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -96,20 +97,10 @@ def run(
     loaded(dtype, stored)(*addresses, *sizes, len(room))
 
 
-@torch.library.custom_op("ssd_core::attend_pairs", mutates_args=("answers",))
-def attend_pairs(
-    qkv: Tensor,
-    answers: Tensor,
-    table: Tensor,
-    state: Tensor,
-    room: Tensor,
-    dtype: torch.dtype,
-    stored: torch.dtype,
-    sizes: Sequence[int],
-) -> None:
-    """`run`, as an operator that torch.compile leaves as it is. It does not say that slots are written, too: nothing
-    else in a step looks at these."""
-    run(qkv, answers, table, state, room, dtype, stored, sizes)
+# `run`, as an operator that torch.compile leaves as it is. It does not say that slots are written, too: nothing else in
+# a step looks at these. Its name has the module's in it: ComfyUI's pack may be a second copy of the package, beside one
+# that is installed, and torch forgets an operator when another takes its name.
+attend_pairs = torch.library.custom_op(re.sub(r"\W", "_", __name__) + "::attend_pairs", run, mutates_args=("answers",))
 
 
 @functools.cache
