@@ -7,6 +7,12 @@ prompt; with `--mixed` its prompts differ, also in length, and slots fall into m
 one step must read (weights of the decoder and the image head, keys and values held) over the step's time; `of copy`
 sets it against the bandwidth of a plain copy on the same machine in the same run. `bench.random_weights` writes
 folders of Janus-Pro's real sizes, and of larger grids, for --model.
+
+    python -m bench.speed --batches 1 largest --memory-cap 8GB --model /tmp/janus-1b
+
+On a GPU one model at a time is on the device, and --memory-cap keeps each rival from taking more. `largest` is the
+batch that each of ours plans to have room for there; the others begin with that of our full cache. Where it does not
+fit after all, it shrinks until it does. On the processor the cap is only planned for.
 """
 
 from __future__ import annotations
@@ -18,7 +24,6 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,45 +32,45 @@ import transformers
 
 import ssd_core
 from bench.readme import put_between
-from ssd_core.errors import OutOfMemoryError, UserError
+from ssd_core.errors import UserError
 from ssd_core.models.base import ImageModel
 from ssd_core.models.checkpoint.files import find
 from ssd_core.models.placement import choose_device
+from ssd_core.models.small import WEIGHTS
 
+from .measure import Seat, entries
 from .plot import plot
-from .rivals import Draw, Run, rivals
-from .table import Row, markdown, print_table, row_of
+from .rivals import FULL, Rival, rivals
+from .table import LARGEST, Row, markdown, print_table
 
 ROOT = Path(__file__).parents[2]
 README, PLOT, RESULTS = ROOT / "README.md", ROOT / "docs" / "speed.svg", ROOT / "bench" / "results" / "speed.json"
-PROMPTS = (
-    "a red circle",
-    "three blue squares",
-    "a ring and a cross",
-    "a green diamond and a purple triangle",
-    "a square left of a circle",
-    "four yellow crosses on a black background",
-    "a triangle on a white background",
-    "an orange ring above a blue cross",
-)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     given = options(arguments)
     try:
         device = choose_device(given.device)
-        cap(device, given.memory_cap)
-        model = ssd_core.load(given.model, device=device, dtype=given.dtype)
+        free = limit(device, given)
+        model = ssd_core.load(given.model, device=device, dtype=given.dtype, weights=given.weights)
         copy = copy_bandwidth(device)
-        rows = [row for batch in given.batches for row in measure(model, batch, given, copy)]
+        known = rivals(str(find(given.model)), model, given.budget)
+        names, seat, rows = chosen(known, given.rivals), Seat(device, known[FULL].model), []
+        for batch in given.batches:
+            competing = entries(known, names, batch, given.mixed, seat, free)
+            for repeat in range(given.repeats):
+                for entry in competing:
+                    entry.run(repeat, seat)
+            rows += [entry.row(model.geometry, copy) for entry in competing]
         machine = machine_of(model, given, copy)
         print_table(rows)
         print(json.dumps(machine))
         if given.json or given.readme:
             save(given.json or RESULTS, machine, rows)
         if given.readme:
+            picture = plot(rows, model.geometry.columns)
             put_between(README, "speed", markdown(rows))
-            PLOT.write_text(plot(rows, model.geometry.columns), encoding="utf-8")
+            PLOT.write_text(picture, encoding="utf-8")
     except UserError as error:
         sys.exit(str(error))
 
@@ -75,13 +80,14 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "python -m bench.speed", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", default="janus-shapes", help="a name or folder in transformers' layout")
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--batches", type=batch_of, nargs="+", default=[1, 8], help="numbers of pictures, or 'largest'")
     parser.add_argument("--budget", type=float, default=0.2, help="of the compressed caches")
     parser.add_argument("--rivals", nargs="+", default=[""], help="parts of names; all unless given")
     parser.add_argument("--mixed", action="store_true", help="a batch of different prompts, not pictures of one")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--weights", choices=WEIGHTS, default="auto", help="what our decoder's matrices are kept in")
     parser.add_argument("--memory-cap", type=size, metavar="8GB", help="let a GPU be no larger than this")
     parser.add_argument("--json", type=Path, help="where to write machine, versions and rows")
     parser.add_argument("--readme", action="store_true", help="put table and plot into the README, rows into results")
@@ -95,58 +101,39 @@ def size(text: str) -> int:
     return int(float(text[:-2]) * 2**30)
 
 
-def cap(device: torch.device, most: int | None) -> None:
-    """Make a GPU behave like a smaller card; raises UserError where that cannot be done."""
-    if most is None:
-        return
+def batch_of(text: str) -> int | str:
+    if text == LARGEST:
+        return text
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"a number of pictures, or {LARGEST}, not {text}")
+    return int(text)
+
+
+def limit(device: torch.device, given: argparse.Namespace) -> int | None:
+    """How many bytes there are to draw in, None if that is not known; makes a GPU behave like a smaller card.
+
+    Raises UserError where a cap has no effect, or cannot be kept.
+    """
+    most: int | None = given.memory_cap
     if device.type != "cuda":
-        raise UserError("--memory-cap is for GPUs; leave it out.")
+        if most is not None and LARGEST not in given.batches:
+            raise UserError("On the processor --memory-cap is for --batches largest; leave it out.")
+        return most
     whole = torch.cuda.get_device_properties(device).total_memory
+    if most is None:
+        return torch.cuda.mem_get_info(device)[0]
     if most > whole:
         raise UserError(f"The GPU has {whole / 2**30:.1f} GiB; give a smaller --memory-cap.")
     torch.cuda.set_per_process_memory_fraction(most / whole, device)
+    return most
 
 
-def measure(model: ImageModel, batch: int, given: argparse.Namespace, copy: float) -> list[Row]:
-    """All rivals at a batch."""
-    prompts = [PROMPTS[k % len(PROMPTS) if given.mixed else 0] for k in range(batch)]
-    known = rivals(str(find(given.model)), model, prompts, given.budget)
-    chosen = {name: make for name, make in known.items() if any(part in name for part in given.rivals)}
-    if not chosen:
-        raise UserError(f"No rival is called {' or '.join(given.rivals)}; there are {', '.join(known)}.")
-    drawers: dict[str, Draw | None] = {}
-    runs: dict[str, list[Run]] = {name: [] for name in chosen}
-    peaks: dict[str, int | None] = dict.fromkeys(chosen)
-    for name, make in chosen.items():
-        drawers[name] = tried(make)
-    for repeat in range(given.repeats):
-        for name, draw in drawers.items():
-            if draw is None:
-                continue
-            if model.device.type == "cuda":
-                torch.cuda.reset_peak_memory_stats(model.device)
-            run = tried(partial(draw, repeat))
-            if run is None:
-                drawers[name] = None
-                runs[name].clear()
-                continue
-            runs[name].append(run)
-            if model.device.type == "cuda":
-                peaks[name] = torch.cuda.max_memory_allocated(model.device)
-            print(f"batch {batch}, round {repeat + 1}: {name} {run.seconds:.2f} s", flush=True)
-    geometry = model.geometry
-    return [
-        row_of(name, batch, own, geometry.tokens, geometry.columns, copy, peaks[name]) for name, own in runs.items()
-    ]
-
-
-def tried(work: Any) -> Any:
-    """What the work returns, or None where memory runs out, which is a result."""
-    try:
-        return work()
-    except (OutOfMemoryError, torch.OutOfMemoryError) as error:
-        print(f"Out of memory: {error}")
-        return None
+def chosen(known: dict[str, Rival], parts: Sequence[str]) -> list[str]:
+    """The names with one of these parts."""
+    names = [name for name in known if any(part in name for part in parts)]
+    if not names:
+        raise UserError(f"No rival is called {' or '.join(parts)}; there are {', '.join(known)}.")
+    return names
 
 
 def copy_bandwidth(device: torch.device) -> float:
@@ -170,6 +157,7 @@ def machine_of(model: ImageModel, given: argparse.Namespace, copy: float) -> dic
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name() if model.device.type == "cuda" else str(model.device),
         "dtype": str(model.dtype).removeprefix("torch."),
+        "weights": given.weights,
         "model": given.model,
         "repeats": given.repeats,
         "mixed": given.mixed,

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 
 from bench.svg import Point, curve, marker, names, page, text
+from ssd_core.errors import UserError
 
 from .table import Row
 
@@ -17,7 +18,11 @@ UPPER, LOWER = (40, 340), (420, 700)  # top and bottom of the two panels
 
 def plot(rows: Sequence[Row], columns: int) -> str:
     """An SVG. columns: image tokens in a row of the picture."""
-    shown = [row for row in rows if row.tokens_per_second]
+    shown = [row for row in rows if row.tokens_per_second and not row.largest]
+    if not shown:
+        raise UserError(
+            "The plot is of batches that are the same for all rivals, and none was drawn; ask for a number."
+        )
     numbers = {rival: number for number, rival in enumerate(dict.fromkeys(row.rival for row in shown))}
     parts = [*by_batch(shown, numbers), *by_token(shown, numbers, columns)]
     return page("Speed by the batch and by the tokens drawn", WIDTH, HEIGHT, parts)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import transformers
-from torch import Tensor
+from torch import Tensor, nn
 
 import ssd_core
 from ssd_core.memory import module_bytes
@@ -38,9 +38,26 @@ class Run:
 
 
 Draw = Callable[[int], Run]  # with a seed
+Prompts = Sequence[str]
 
 
-def ours(model: ImageModel, prompts: Sequence[str], policy: ssd_core.Policy, step: str = "auto") -> Draw:
+@dataclass(frozen=True)
+class Rival:
+    """Somebody who draws.
+
+    model: whose weights it takes, read when they are asked for first.
+    drawer: makes a batch of these prompts, one picture each.
+    most: how many pictures of a prompt there is room for in so many bytes.
+    plans: whether that is its own plan, and not that of our full cache.
+    """
+
+    model: Callable[[], nn.Module]
+    drawer: Callable[[Prompts], Draw]
+    most: Callable[[str, int], int]
+    plans: bool = True
+
+
+def ours(model: ImageModel, prompts: Prompts, policy: ssd_core.Policy, step: str = "auto") -> Draw:
     """Our engine with a policy and a step."""
 
     def draw(seed: int) -> Run:
@@ -66,15 +83,19 @@ def weights_of_a_step(model: ImageModel) -> int:
     return module_bytes(model.decoder) + module_bytes(head)
 
 
-class Theirs:
-    """transformers' Janus on the same files, and how it may be used."""
+def read_theirs(path: str, dtype: torch.dtype, device: torch.device) -> Any:
+    """transformers' Janus of the files."""
+    rival: Any = transformers.JanusForConditionalGeneration.from_pretrained(path, dtype=dtype)
+    return rival.to(device).eval()
 
-    def __init__(self, path: str, model: ImageModel, prompts: Sequence[str]) -> None:
-        """path: a folder in transformers' layout, of which `model` was read."""
-        rival = transformers.JanusForConditionalGeneration.from_pretrained(path, dtype=model.dtype)
-        self.janus: Any = rival.to(model.device).eval()
-        self.read = weights_of_a_step(model)
-        self.device, self.tokens = model.device, model.geometry.tokens
+
+class Theirs:
+    """transformers' Janus, and how it may be used."""
+
+    def __init__(self, janus: Any, model: ImageModel, prompts: Prompts, device: torch.device) -> None:
+        """janus, model: theirs and ours of the same files. device: where theirs computes."""
+        self.janus, self.read = janus, weights_of_a_step(model)
+        self.device, self.tokens = device, model.geometry.tokens
         # transformers 5.24 calls the cache so where older ones say past_key_values
         named = inspect.signature(self.janus.model.language_model.forward).parameters
         self.cache_name = "cache" if "cache" in named else "past_key_values"
@@ -140,11 +161,11 @@ def held(cache: Any) -> int:
     return sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
 
 
-TRANSFORMERS = "transformers generate"
+TRANSFORMERS, FULL = "transformers generate", "full"
 
 
-def rivals(path: str, model: ImageModel, prompts: Sequence[str], budget: float = 0.2) -> dict[str, Callable[[], Draw]]:
-    """All of them by name, each made when it is called for.
+def rivals(path: str, model: ImageModel, budget: float = 0.2) -> dict[str, Rival]:
+    """All of them by name.
 
     Ours take the step that users get, unless their names say another. Where a model computes in float32 on a processor
     that multiplies in bfloat16, some do that, too.
@@ -152,17 +173,27 @@ def rivals(path: str, model: ImageModel, prompts: Sequence[str], budget: float =
     path: the folder of the model's files, in transformers' layout.
     budget: of the compressed caches, a share of prompt and image.
     """
-    share = f"{100 * budget:g} %"
+    share, device = f"{100 * budget:g} %", model.device
     full, ssd = ssd_core.Full(), ssd_core.SSD(budget)
 
-    def mine(policy: ssd_core.Policy, step: str = "auto") -> Callable[[], Draw]:
-        return lambda: ours(model, prompts, policy, step)
+    def mine(policy: ssd_core.Policy, step: str = "auto", own: Callable[[], ImageModel] = lambda: model) -> Rival:
+        def most(prompt: str, free: int) -> int:
+            return ssd_core.largest_batch(own(), policy, free, prompt, GUIDANCE, step=step)
 
+        return Rival(own, lambda prompts: ours(own(), prompts, policy, step), most)
+
+    def theirs(draw: Callable[[Theirs, int], Run], own: Callable[[], ImageModel], janus: Callable[[], Any]) -> Rival:
+        def drawer(prompts: Prompts) -> Draw:
+            return functools.partial(draw, Theirs(janus(), own(), prompts, device))
+
+        return Rival(janus, drawer, mine(full).most, plans=False)
+
+    janus = functools.cache(lambda: read_theirs(path, model.dtype, device))
     known = {
-        TRANSFORMERS: lambda: Theirs(path, model, prompts).generate,
-        "transformers generate, dynamic cache": lambda: Theirs(path, model, prompts).generate_dynamic,
-        "concatenating loop": lambda: Theirs(path, model, prompts).concatenating,
-        "full": mine(full),
+        TRANSFORMERS: theirs(Theirs.generate, lambda: model, janus),
+        "transformers generate, dynamic cache": theirs(Theirs.generate_dynamic, lambda: model, janus),
+        "concatenating loop": theirs(Theirs.concatenating, lambda: model, janus),
+        FULL: mine(full),
         f"window {share}": mine(ssd_core.Window(budget)),
         f"HeadKV {share}": mine(ssd_core.HeadKV(budget)),
         f"SSD {share}, refresh 1": mine(ssd_core.SSD(budget, refresh=1)),
@@ -173,17 +204,14 @@ def rivals(path: str, model: ImageModel, prompts: Sequence[str], budget: float =
         "full, compiled": mine(full, "compiled"),
         f"SSD {share}, refresh row, compiled": mine(ssd, "compiled"),
     }
-    if model.device.type == "cpu" and model.dtype == torch.float32 and computes_in_bfloat16(model.device):
-
-        @functools.cache
-        def half() -> ImageModel:
-            return ssd_core.load(path, model.device, torch.bfloat16)
-
+    if device.type == "cpu" and model.dtype == torch.float32 and computes_in_bfloat16(device):
+        half = functools.cache(lambda: ssd_core.load(path, device, torch.bfloat16))
+        half_janus = functools.cache(lambda: read_theirs(path, torch.bfloat16, device))
         known |= {
-            f"{TRANSFORMERS}, bfloat16": lambda: Theirs(path, half(), prompts).generate,
-            "full, bfloat16": lambda: ours(half(), prompts, full),
-            f"SSD {share}, refresh row, bfloat16": lambda: ours(half(), prompts, ssd),
-            "full, compiled, bfloat16": lambda: ours(half(), prompts, full, "compiled"),
-            f"SSD {share}, refresh row, compiled, bfloat16": lambda: ours(half(), prompts, ssd, "compiled"),
+            f"{TRANSFORMERS}, bfloat16": theirs(Theirs.generate, half, half_janus),
+            "full, bfloat16": mine(full, own=half),
+            f"SSD {share}, refresh row, bfloat16": mine(ssd, own=half),
+            "full, compiled, bfloat16": mine(full, "compiled", half),
+            f"SSD {share}, refresh row, compiled, bfloat16": mine(ssd, "compiled", half),
         }
     return known

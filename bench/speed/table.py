@@ -13,6 +13,8 @@ from bench.readme import table
 
 from .rivals import TRANSFORMERS, Run
 
+LARGEST = "largest"
+
 
 @dataclass(frozen=True)
 class Row:
@@ -23,6 +25,7 @@ class Row:
     peak_bytes: the most that was allocated, where the device tells.
     spread: the slowest over the fastest repeat, in seconds.
     by_row: milliseconds of a step in each row of the grid.
+    largest: whether the batch is the largest that this rival has memory for; it is 0 where no picture fits.
     """
 
     rival: str
@@ -36,17 +39,34 @@ class Row:
     share_of_copy: float | None = None
     spread: float | None = None
     by_row: list[float] | None = None
+    largest: bool = False
+
+    @property
+    def column(self) -> str:
+        """The batch that was asked for."""
+        return LARGEST if self.largest else str(self.batch)
+
+    @property
+    def images_per_second(self) -> float | None:
+        return self.seconds_per_image and 1 / self.seconds_per_image
 
 
 def row_of(
-    rival: str, batch: int, runs: Sequence[Run], tokens: int, columns: int, copy: float, peak: int | None
+    rival: str,
+    batch: int,
+    runs: Sequence[Run],
+    tokens: int,
+    columns: int,
+    copy: float,
+    peak: int | None,
+    largest: bool = False,
 ) -> Row:
     """The row of some drawings of `tokens` tokens an image.
 
     copy: bytes a second of a plain copy.
     """
     if not runs:
-        return Row(rival, batch)
+        return Row(rival, batch, largest=largest)
     seconds = statistics.median(run.seconds for run in runs)
     moved = (runs[0].read + runs[0].kv_bytes) * tokens / seconds
     each = [[after - before for before, after in zip([0.0, *run.by_row], run.by_row, strict=False)] for run in runs]
@@ -62,6 +82,7 @@ def row_of(
         moved / copy,
         max(run.seconds for run in runs) / min(run.seconds for run in runs),
         [1000 / columns * statistics.median(row) for row in zip(*each, strict=True)],
+        largest,
     )
 
 
@@ -70,8 +91,8 @@ def figure(value: float | None, form: str, scale: float = 1.0) -> str:
 
 
 def times(row: Row, rows: Sequence[Row], rival: str) -> str:
-    """How many times as many tokens a second as another rival at the same batch."""
-    other = next((one for one in rows if (one.rival, one.batch) == (rival, row.batch)), None)
+    """How many times as many tokens a second as another rival at the same batch, or at the largest of each."""
+    other = next((one for one in rows if (one.rival, one.column) == (rival, row.column)), None)
     if row.tokens_per_second is None or other is None or not other.tokens_per_second:
         return ""
     return f"{row.tokens_per_second / other.tokens_per_second:.2f}"
@@ -79,11 +100,12 @@ def times(row: Row, rows: Sequence[Row], rival: str) -> str:
 
 Column = Callable[[Row, Sequence[Row]], str]
 COLUMNS: dict[str, Column] = {
-    "batch": lambda row, _: str(row.batch),
+    "batch": lambda row, _: f"{row.batch}, largest" if row.largest else str(row.batch),
     "rival": lambda row, _: row.rival,
     "tokens/s": lambda row, _: figure(row.tokens_per_second, ".0f") or "out of memory",
     "x transformers": lambda row, rows: times(row, rows, TRANSFORMERS),
     "x full": lambda row, rows: times(row, rows, "full"),
+    "images/s": lambda row, _: figure(row.images_per_second, ".3g"),
     "s/image": lambda row, _: figure(row.seconds_per_image, ".3g"),
     "ms/step": lambda row, _: figure(row.step_milliseconds, ".2f"),
     "cache MB": lambda row, _: figure(row.kv_bytes, ".1f", 1e-6),
@@ -108,20 +130,21 @@ def print_table(rows: Sequence[Row]) -> None:
 
 def markdown(rows: Sequence[Row]) -> str:
     """Tokens a second of each rival by batch, and a table of everything."""
-    batches = sorted({row.batch for row in rows})
-    of = {(row.rival, row.batch): row for row in rows}
+    columns = list(dict.fromkeys(row.column for row in sorted(rows, key=lambda row: (row.largest, row.batch))))
+    of = {(row.rival, row.column): row for row in rows}
 
     def brief(row: Row | None) -> str:
         if row is None:
             return ""
-        ratio = times(row, rows, TRANSFORMERS)
-        return (figure(row.tokens_per_second, ".0f") or "out of memory") + (f" ({ratio}x)" if ratio else "")
+        ratio, batch = times(row, rows, TRANSFORMERS), f"{row.batch}: " if row.largest else ""
+        return batch + (figure(row.tokens_per_second, ".0f") or "out of memory") + (f" ({ratio}x)" if ratio else "")
 
     short = [
-        [rival, *(brief(of.get((rival, batch))) for batch in batches)] for rival in dict.fromkeys(r.rival for r in rows)
+        [rival, *(brief(of.get((rival, column))) for column in columns)]
+        for rival in dict.fromkeys(r.rival for r in rows)
     ]
     parts = [
-        table(["tokens/s", *(f"batch {batch}" for batch in batches)], short),
+        table(["tokens/s", *(LARGEST if column == LARGEST else f"batch {column}" for column in columns)], short),
         "![Tokens a second by batch, and the time of a step as a picture grows](docs/speed.svg)",
         "<details><summary>Everything that was measured</summary>",
         table(list(COLUMNS), cells(rows)),

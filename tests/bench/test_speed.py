@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 import ssd_core
 from bench.speed import __main__ as command
+from bench.speed.measure import Entry, Seat, entries
 from bench.speed.plot import plot
-from bench.speed.rivals import Run, Theirs, rivals
-from bench.speed.table import Row, markdown, row_of
+from bench.speed.rivals import Rival, Run, Theirs, read_theirs, rivals
+from bench.speed.table import LARGEST, Row, markdown, row_of
 from ssd_core.memory import full_bytes
 from tests.models.small import SIZES, save_transformers
 
@@ -38,9 +41,14 @@ def model(folder: Path) -> ssd_core.models.base.ImageModel:
     return ssd_core.load(folder)
 
 
-def test_the_ways_of_transformers_hold_what_a_full_cache_holds(folder: Path, model: Any) -> None:
+@pytest.fixture(scope="module")
+def janus(folder: Path, model: Any) -> Any:
+    return read_theirs(str(folder), model.dtype, model.device)
+
+
+def test_the_ways_of_transformers_hold_what_a_full_cache_holds(janus: Any, model: Any) -> None:
     prompts = ["a red circle"] * 2
-    theirs = Theirs(str(folder), model, prompts)
+    theirs = Theirs(janus, model, prompts, model.device)
     length = len(model.encode(prompts[0]))
     tight = full_bytes(model.geometry, [length] * 4, model.dtype)
     for draw in (theirs.generate_dynamic, theirs.concatenating):
@@ -50,8 +58,8 @@ def test_the_ways_of_transformers_hold_what_a_full_cache_holds(folder: Path, mod
     assert theirs.generate(0).kv_bytes >= tight
 
 
-def test_the_concatenating_loop_draws_what_generate_draws(folder: Path, model: Any) -> None:
-    theirs = Theirs(str(folder), model, ["a red circle"])
+def test_the_concatenating_loop_draws_what_generate_draws(janus: Any, model: Any) -> None:
+    theirs = Theirs(janus, model, ["a red circle"], model.device)
     drawn: list[list[int]] = []
     inner = theirs.janus.model.generation_embeddings
     inner.register_forward_pre_hook(lambda _, given: drawn[-1].append(int(given[0].flatten()[0])))
@@ -67,17 +75,17 @@ def test_bfloat16_is_a_rival_where_the_processor_multiplies_in_it(
     able: bool, folder: Path, model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bench.speed.rivals.computes_in_bfloat16", lambda _: able)
-    known = rivals(str(folder), model, ["a red circle"])
+    known = rivals(str(folder), model)
     halves = [name for name in known if name.endswith(", bfloat16")]
     assert len(halves) == 5 * able
     for name in halves[:2]:
-        theirs, ours = known[name]()(0), known[name.removesuffix(", bfloat16")]()(0)
+        theirs, ours = (known[one].drawer(["a red circle"])(0) for one in (name, name.removesuffix(", bfloat16")))
         assert theirs.read < 0.6 * ours.read
         assert theirs.kv_bytes * 2 == ours.kv_bytes
 
 
 def test_ours_tell_when_each_row_was_done(folder: Path, model: Any) -> None:
-    run = rivals(str(folder), model, ["a red circle"])["full"]()(0)
+    run = rivals(str(folder), model)["full"].drawer(["a red circle"])(0)
     assert len(run.by_row) == model.geometry.rows
     assert run.by_row == sorted(run.by_row)
     assert 0 < run.by_row[0] < run.by_row[-1] <= run.seconds
@@ -141,7 +149,8 @@ def test_a_rival_without_enough_memory_is_a_result(
     ("arguments", "sentence"),
     [
         (["--rivals", "nobody"], "No rival is called nobody"),
-        (["--memory-cap", "8GB", "--device", "cpu"], "--memory-cap is for GPUs"),
+        (["--memory-cap", "8GB", "--device", "cpu"], "--memory-cap is for --batches largest"),
+        (["--batches", "largest", "--device", "cpu"], "give a --memory-cap"),
     ],
 )
 def test_what_cannot_be_measured_is_told(
@@ -150,6 +159,131 @@ def test_what_cannot_be_measured_is_told(
     monkeypatch.setattr(command, "copy_bandwidth", lambda _: 1e9)
     with pytest.raises(SystemExit, match=sentence):
         command.main(["--model", str(folder), *arguments])
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "some", "1.5"])
+def test_a_batch_is_a_number_of_pictures(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        command.options(["--batches", text])
+    assert f"a number of pictures, or largest, not {text}" in capsys.readouterr().err
+
+
+def test_each_draws_the_largest_batch_that_it_plans_to_have_room_for(
+    folder: Path, model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "copy_bandwidth", lambda _: 1e9)
+    free = ssd_core.plan(model, images=40, prompt="a red circle").peak_bytes
+    known = rivals(str(folder), model, budget=0.6)
+    names, window = ["transformers generate", "full", "window 60 %"], ssd_core.Window(0.6)
+    found = entries(known, names, LARGEST, False, Seat(model.device, lambda: model), free)
+    most = ssd_core.largest_batch(model, window, free, "a red circle")
+    assert [(entry.name, entry.batch, entry.largest) for entry in found] == [
+        ("full", 40, True),
+        ("window 60 %", most, True),
+    ]
+    assert most > 40
+    assert "transformers generate plans no memory" in capsys.readouterr().out
+    arguments = ["--model", str(folder), "--batches", "largest", "2", "--budget", "0.6", "--rivals", "window"]
+    rows = tmp_path / "rows.json"
+    command.main([*arguments, "--memory-cap", f"{free / 2**30}GB", "--json", str(rows), "--device", "cpu"])
+    assert [(row["batch"], row["largest"]) for row in json.loads(rows.read_text())["rows"]] == [
+        (most, True),
+        (2, False),
+    ]
+
+
+def test_a_longer_prompt_leaves_room_for_fewer(folder: Path, model: Any) -> None:
+    free = ssd_core.plan(model, images=40, prompt="a red circle").peak_bytes
+    known, seat = rivals(str(folder), model), Seat(model.device, lambda: model)
+    some, mixed = (entries(known, ["full"], LARGEST, mixed, seat, free)[0].batch for mixed in (False, True))
+    assert some > mixed > 0
+
+
+def test_the_largest_batches_are_set_against_each_other() -> None:
+    runs = [Run(2.0, 60, 40)]
+    rows = [
+        row_of(name, batch, runs, tokens=10, columns=5, copy=1e3, peak=None, largest=largest)
+        for name, batch, largest in (("full", 30, True), ("ssd", 75, True), ("full", 5, False), ("ssd", 5, False))
+    ]
+    rows += [Row("some", 0, largest=True)]
+    written = markdown(rows)
+    assert "| tokens/s | batch 5 | largest |" in written
+    assert "| ssd | 25 | 75: 375 |" in written
+    assert "| some |  | 0: out of memory |" in written
+    assert "| 75, largest | ssd | 375 |  | 2.50 | 37.5 | 0.0267 |" in written
+    assert plot(rows, 5) == plot([row for row in rows if not row.largest], 5)
+    with pytest.raises(ssd_core.UserError, match="ask for a number"):
+        plot(rows[:2], 5)
+
+
+class Crowded:
+    """A rival that has memory for so many pictures, and remembers how many it was asked for."""
+
+    def __init__(self, room: int) -> None:
+        self.room, self.asked = room, list[int]()
+        self.rival = Rival(lambda: nn.Linear(1, 1), self.drawer, lambda prompt, free: free)
+
+    def drawer(self, prompts: Any) -> Any:
+        self.asked.append(len(prompts))
+
+        def draw(seed: int) -> Run:
+            if len(prompts) > self.room:
+                raise ssd_core.OutOfMemoryError("Memory ran out.")
+            return Run(1.0, 60, 40)
+
+        return draw
+
+
+def test_a_largest_batch_shrinks_until_there_is_memory() -> None:
+    crowded = Crowded(29)
+    seat = Seat(torch.device("cpu"), crowded.rival.model)
+    [entry] = entries({"full": crowded.rival}, ["full"], LARGEST, False, seat, free=33)
+    for seed in range(2):
+        entry.run(seed, seat)
+    assert crowded.asked == [33, 31, 30, 29]
+    assert (entry.batch, len(entry.runs), entry.largest) == (29, 2, True)
+    crowded.room = 27
+    entry.run(2, seat)
+    assert (entry.batch, len(entry.runs)) == (27, 1)
+    for room in (0, 2):
+        fixed = Entry("full", Crowded(room).rival, 3)
+        fixed.run(0, seat)
+        assert (fixed.batch, fixed.runs) == (3, [])
+    [entry] = entries({"full": Crowded(0).rival}, ["full"], LARGEST, False, seat, free=5)
+    entry.run(0, seat)
+    assert (entry.batch, entry.runs) == (0, [])
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> torch.device:
+    """One that need not be there."""
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda _: None)
+    return torch.device("cuda")
+
+
+def test_weights_without_room_are_a_result(gpu: torch.device) -> None:
+    def model() -> Any:
+        raise ssd_core.OutOfMemoryError("Memory ran out.")
+
+    entry = Entry("some", replace(Crowded(9).rival, model=model), 3)
+    entry.run(0, Seat(gpu, nn.Module))
+    assert entry.runs == []
+
+
+def test_one_model_at_a_time_lies_on_a_gpu(gpu: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With float16 weights for those on the device, as there may be no GPU."""
+    moved: list[tuple[nn.Module, str]] = []
+    monkeypatch.setattr("bench.speed.measure.lies_on", lambda part, _: part.weight.dtype == torch.float16)
+    monkeypatch.setattr("bench.speed.measure.move", lambda parts, to: moved.extend((part, to.type) for part in parts))
+    one, other = (nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1).half()) for _ in range(2))
+    makes = [lambda: one, lambda: other]
+    seat = Seat(gpu, makes[0])
+    assert moved == []
+    seat.give(makes[1])
+    assert moved == [(one[1], "cpu")]
+    seat.give(makes[0])
+    assert moved[1:] == [(other[1], "cpu"), (one[1], "cuda")]
 
 
 def test_a_size_as_it_stands_on_a_card() -> None:
