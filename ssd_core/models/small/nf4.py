@@ -37,6 +37,7 @@ class NF4(SmallLinear):
         self.packed = self.on == "cpu" and library().functional.has_avx512bf16()
         self.weight = kept(self.height, self.width // 2, dtype=torch.uint8)
         if self.packed:
+            self.levels = levels()  # here, for torch.compile does not look into bitsandbytes
             self.scales = kept(blocks, self.height, dtype=torch.bfloat16)
         else:
             self.scales = kept(self.height * blocks, dtype=torch.float32)
@@ -58,7 +59,7 @@ class NF4(SmallLinear):
         shape = [self.height, self.width]
         bnb = torch.ops.bitsandbytes
         if self.packed:
-            return bnb.gemv_4bit(x, weight, shape, scales, levels(), BLOCK)
+            return bnb.gemv_4bit(x, weight, shape, scales, self.levels, BLOCK)
         return bnb.gemm_4bit(x, weight.view(-1, 1), shape, scales, BLOCK, "nf4")
 
 
