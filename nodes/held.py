@@ -19,11 +19,12 @@ class Held:
     def __init__(self, path: str, precision: str, weights: str = "auto") -> None:
         """Read the model at `path` to where ComfyUI keeps idle weights. Raises UserError as `ssd_core.load` does."""
         from ..ssd_core.models.checkpoint import load  # imports transformers, which takes seconds
+        from ..ssd_core.models.checkpoint.files import Checkpoint
 
         self.head_maps: dict[tuple[str | int, ...], HeadMap] = {}  # measured on it, by what they were measured on
         self.device = management.get_torch_device()
         offload = management.unet_offload_device()
-        dtype = choose_dtype(precision, self.device)
+        dtype = choose_dtype(precision, self.device, Checkpoint(path).dtype)
         on_processor = self.device.type == "cpu"  # where the engine's own layers are faster, and nothing is moved
         self.model: Janus = load(
             path,

@@ -47,7 +47,8 @@ class Load(io.ComfyNode):
                     "precision",
                     options=PRECISIONS,
                     default="auto",
-                    tooltip="auto is bf16 on a GPU that computes in it, fp16 on others, fp32 on the processor.",
+                    tooltip="auto is bf16 on a GPU that computes in it, fp16 on others; on the processor bf16 where "
+                    "the file and the processor have it, else fp32.",
                 ),
                 io.Combo.Input(
                     "weights",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
@@ -65,6 +66,18 @@ def test_a_model_is_loaded_in_the_precision_asked_for(
     assert kept == {"text"}  # the rest is ComfyUI's to move
 
 
+@pytest.mark.parametrize("able", [True, False])
+def test_on_the_processor_bf16_is_taken_where_the_file_has_it(
+    comfy: SimpleNamespace, able: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("nodes.held", "ssd_core.models.checkpoint.files", "ssd_core.models.placement")
+    held, files, placement = (sys.modules[f"{stand_in.PACK}.{name}"] for name in names)
+    monkeypatch.setattr(placement, "computes_in_bfloat16", lambda _: able)
+    monkeypatch.setattr(files.Checkpoint, "dtype", torch.bfloat16)
+    for precision, dtype in {"auto": torch.bfloat16 if able else torch.float32, "fp32": torch.float32}.items():
+        assert held.Held("janus-shapes", precision).model.dtype == dtype
+
+
 def test_weights_are_listed_if_they_work_here(comfy: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that need a library are there where it is, and tried when they are chosen."""
     load = comfy.nodes["SSDJanusLoad"]
@@ -94,6 +107,9 @@ def test_a_model_computes_where_comfyui_does_whatever_lies_elsewhere(
     assert {part.device.type for part in own.model.parameters()} == {"cpu"}
     assert own.model.device == own.patcher.load_device == card
     assert own.model.embed_text(torch.tensor([[0, 1]])).device == card
+    for precision, dtype in {"bf16": torch.bfloat16, "fp16": torch.float32}.items():  # pictures that do not overflow
+        [own] = comfy.nodes["SSDJanusLoad"].execute("janus-shapes", precision).args
+        assert own.model.codec.post_quant_conv.weight.dtype == dtype
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -46,11 +46,11 @@ def load(
     """
     place = choose_device(device)
     checkpoint = Checkpoint(path)
-    kind = choose_dtype(dtype, place, checkpoint.dtype)
     on = computes_on or place
+    kind = choose_dtype(dtype, on, checkpoint.dtype)
     if kinds is None:
         check_weights(weights, on, kind)
-    plan = Plan(checkpoint, ops or choose_ops(place, kind), kind, codec_dtype(kind, place))
+    plan = Plan(checkpoint, ops or choose_ops(place, kind), kind, codec_dtype(kind, on))
     plan.check()
     adopt(plan, kinds or (lambda _: SMALL.get(weights)), on)
     plan.model.weights = weights
