@@ -82,7 +82,7 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", default="janus-shapes", help="a name or folder in transformers' layout")
     parser.add_argument("--batches", type=batch_of, nargs="+", default=[1, 8], help="numbers of pictures, or 'largest'")
     parser.add_argument("--budget", type=float, default=0.2, help="of the compressed caches")
-    parser.add_argument("--rivals", nargs="+", default=[""], help="parts of names; all unless given")
+    parser.add_argument("--rivals", nargs="+", default=[""], help="names, or parts of names; all unless given")
     parser.add_argument("--mixed", action="store_true", help="a batch of different prompts, not pictures of one")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="auto")
@@ -128,11 +128,11 @@ def limit(device: torch.device, given: argparse.Namespace) -> int | None:
     return most
 
 
-def chosen(known: dict[str, Rival], parts: Sequence[str]) -> list[str]:
-    """The names with one of these parts."""
-    names = [name for name in known if any(part in name for part in parts)]
+def chosen(known: dict[str, Rival], given: Sequence[str]) -> list[str]:
+    """The names that are given, and those with a part that is given and no whole name."""
+    names = [name for name in known if any(own == name or (own not in known and own in name) for own in given)]
     if not names:
-        raise UserError(f"No rival is called {' or '.join(parts)}; there are {', '.join(known)}.")
+        raise UserError(f"No rival is called {' or '.join(given)}; there are {'; '.join(known)}.")
     return names
 
 

@@ -161,6 +161,13 @@ def test_what_cannot_be_measured_is_told(
         command.main(["--model", str(folder), *arguments])
 
 
+def test_a_whole_name_is_that_rival_alone(folder: Path, model: Any) -> None:
+    known = rivals(str(folder), model)
+    assert command.chosen(known, ["full", "window"]) == ["full", "window 20 %"]
+    assert len(command.chosen(known, ["ful", "window"])) > 3
+    assert command.chosen(known, [""]) == list(known)
+
+
 @pytest.mark.parametrize("text", ["0", "-1", "some", "1.5"])
 def test_a_batch_is_a_number_of_pictures(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
