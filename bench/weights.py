@@ -1,95 +1,182 @@
-"""What small weights cost in quality, and what they save: the next token's distribution against the unrounded model's.
+"""What small weights cost in quality, and what they save: pictures and distributions against the unrounded model's.
 
     python -m bench.weights
 
-Each precision that the device can do is fed the same right pictures of prompts never trained on, token by token, with
-the full cache and without guidance. Writes bench/results/weights.json and prints a table.
+Each precision that the device can do draws the same prompts of combinations never trained on, with the same seeds and
+the full cache, batch by batch in turn, and its pictures are judged by ShapesEval. On the first prompts it is also fed
+right pictures, token by token and without guidance, and its distributions are compared. Writes
+bench/results/weights.json and the table in docs/weights.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 import ssd_core
 from bench.quality.batches import Batch, batches
+from bench.quality.summary import interval, overall
+from bench.readme import put_between, table
 from ssd_core.evaluate.fidelity import divergence, forced_logits
+from ssd_core.evaluate.shapes import score
 from ssd_core.memory import module_bytes, plan
-from ssd_core.models.janus import Janus
+from ssd_core.models.base import ImageModel
 from ssd_core.models.small import possible_weights
 from ssd_core.prompts import prompt_rows
 from ssd_core.report import versions
 from ssd_core.sampling import Sampling
 from ssd_core.words import human
 
-OUT = Path(__file__).parent / "results" / "weights.json"
+ROOT = Path(__file__).parents[1]
+OUT, DOCUMENT = ROOT / "bench" / "results" / "weights.json", ROOT / "docs" / "weights.md"
 ALONE = Sampling(guidance=1.0)
+HEADER = [
+    "weights",
+    "decoder",
+    "all weights",
+    "ShapesEval",
+    "to auto",
+    "95 %",
+    "KL a token",
+    "largest of a picture",
+    "tokens/s",
+]
 
 
-def logits(model: Janus, some: list[Batch]) -> tuple[list[torch.Tensor], float]:
-    """Of each token of all pictures, float32 [prompts, codebook], and the processor's seconds for a step of a batch."""
-    begun, each = time.process_time(), []
+@dataclass
+class Drawn:
+    """What a precision has drawn: the task of each picture, whether it is right, and seconds of the token loop."""
+
+    tasks: list[str] = field(default_factory=list)
+    right: list[int] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def draw(self, model: ImageModel, batch: Batch, guidance: float) -> None:
+        result = ssd_core.generate(model, batch.prompts, seed=batch.seed, guidance=guidance)
+        verdicts = score(list(result.images.numpy()), batch.prompts).verdicts
+        self.tasks += [verdict.task for verdict in verdicts]
+        self.right += [int(verdict.right) for verdict in verdicts]
+        self.seconds += result.timing.prefill + result.timing.decode
+
+
+@dataclass(frozen=True)
+class Row:
+    """decoder_bytes: but for its table of positions. difference: of ShapesEval to that of unrounded weights, with 95 %
+    by a paired bootstrap over prompts. kl, largest_kl: the mean of all pictures, and the largest of one."""
+
+    weights: str
+    decoder_bytes: int
+    weights_bytes: int
+    shapes_eval: float
+    difference: float
+    interval: tuple[float, float]
+    kl: float
+    largest_kl: float
+    tokens_per_second: float
+
+    def cells(self) -> list[str]:
+        low, high = self.interval
+        return [
+            self.weights,
+            human(self.decoder_bytes),
+            human(self.weights_bytes),
+            f"{self.shapes_eval:.3f}",
+            f"{self.difference:+.3f}",
+            f"{low:+.3f} to {high:+.3f}",
+            f"{self.kl:.2g}",
+            f"{self.largest_kl:.2g}",
+            f"{self.tokens_per_second:.0f}",
+        ]
+
+
+def logits(model: ImageModel, some: Sequence[Batch]) -> Tensor:
+    """Of each token of right pictures, float32 [tokens, prompts, codebook]."""
+    each = []
     for batch in some:
         rows = prompt_rows(model, batch.prompts, 1, None, ALONE)
-        each.append(list(forced_logits(model, ssd_core.Full(), rows, batch.tokens)))
-    steps = len(some) * model.geometry.tokens
-    return [torch.cat(rows) for rows in zip(*each, strict=True)], (time.process_time() - begun) / steps
+        each.append(torch.stack(list(forced_logits(model, ssd_core.Full(), rows, batch.tokens))))
+    return torch.cat(each, 1)
 
 
-def decoder_bytes(model: Janus) -> int:
-    """Bytes of the decoder, but for its table of positions."""
-    return module_bytes(model.decoder) - model.decoder.rope.table.nbytes
+def row_of(weights: str, model: ImageModel, own: Drawn, plain: Drawn, kl: Tensor) -> Row:
+    """kl: of each picture, in nats a token."""
+    tasks, right = np.array(own.tasks), np.array(own.right)
+    change = right - np.array(plain.right)
+    return Row(
+        weights,
+        module_bytes(model.decoder) - model.decoder.rope.table.nbytes,
+        plan(model).weights_bytes,
+        overall(tasks, right),
+        overall(tasks, change),
+        interval(tasks, change),
+        float(kl.mean()),
+        float(kl.max()),
+        len(right) * model.geometry.tokens / own.seconds,
+    )
 
 
-def main() -> None:
+def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         "python -m bench.weights", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", default="janus-shapes", help="one with the embedded model's picture codes")
-    parser.add_argument("--prompts", type=int, default=16)
-    parser.add_argument("--batch", type=int, default=16, help="prompts read at once")
+    parser.add_argument("--prompts", type=int, default=600, help="that are drawn")
+    parser.add_argument("--forced", type=int, default=16, help="prompts of which distributions are compared")
+    parser.add_argument("--batch", type=int, default=16, help="prompts at once")
+    parser.add_argument("--guidance", type=float, default=2.0, help="2 is the best for the embedded model")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
-    parser.add_argument("--out", type=Path, default=OUT)
-    given = parser.parse_args()
+    return parser.parse_args(arguments)
+
+
+def precisions(plain: ImageModel, given: argparse.Namespace) -> dict[str, ImageModel]:
+    """By name: all that the device can do, and bfloat16, in which the processor multiplies with small weights."""
+    models = {"auto": plain}
+    if plain.dtype != torch.bfloat16:
+        models["auto, bfloat16"] = ssd_core.load(given.model, given.device, "bf16")
+    small = (weights for weights in possible_weights(plain.device, plain.dtype) if weights != "auto")
+    return models | {
+        weights: ssd_core.load(given.model, given.device, given.dtype, weights=weights) for weights in small
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    given = options(arguments)
     plain = ssd_core.load(given.model, given.device, given.dtype)
-    some = batches(plain, given.prompts, given.batch)
-    reference, seconds = logits(plain, some)
-    rows: list[dict[str, Any]] = []
-    print("| weights | decoder | all weights | KL a token | largest of a picture | ms of the processor a step |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    for weights in possible_weights(plain.device, plain.dtype):
-        model, kl = plain, torch.zeros(1)
-        if weights != "auto":
-            model = ssd_core.load(given.model, given.device, given.dtype, weights=weights)
-            found, seconds = logits(model, some)
-            kl = divergence(reference, found)
-        row: dict[str, Any] = {
-            "weights": weights,
-            "decoder_bytes": decoder_bytes(model),
-            "weights_bytes": plan(model).weights_bytes,
-            "kl": float(kl.mean()),
-            "largest_kl": float(kl.max()),
-            "step_seconds": seconds,
-        }
-        rows.append(row)
-        sizes = f"{human(row['decoder_bytes'])} | {human(row['weights_bytes'])}"
-        print(f"| {weights} | {sizes} | {row['kl']:.2g} | {row['largest_kl']:.2g} | {seconds * 1000:.1f} |", flush=True)
+    models = precisions(plain, given)
+    reference, forced = logits(plain, some := batches(plain, given.forced, given.batch)), {}
+    for weights, model in models.items():
+        forced[weights] = divergence(reference, logits(model, some))
+        print(f"{weights}: {forced[weights].mean():.2g} nats a token", flush=True)
+    drawn = {weights: Drawn() for weights in models}
+    for batch in batches(plain, given.prompts, given.batch):
+        for weights, model in models.items():
+            drawn[weights].draw(model, batch, given.guidance)
+        print(f"{len(drawn['auto'].right)} pictures each", flush=True)
+    rows = [row_of(weights, model, drawn[weights], drawn["auto"], forced[weights]) for weights, model in models.items()]
     settings = {
         "model": plain.name,
         "dtype": str(plain.dtype).removeprefix("torch."),
-        "prompts": sum(len(batch.prompts) for batch in some),
+        "prompts": len(drawn["auto"].right),
+        "forced": sum(len(batch.prompts) for batch in some),
         "batch": given.batch,
+        "guidance": given.guidance,
         "threads": torch.get_num_threads(),
     }
-    given.out.write_text(
-        json.dumps({"settings": settings, "versions": versions(plain.device), "rows": rows}, indent=1) + "\n"
+    OUT.write_text(
+        json.dumps(
+            {"settings": settings, "versions": versions(plain.device), "rows": list(map(asdict, rows))}, indent=1
+        )
+        + "\n"
     )
+    put_between(DOCUMENT, "weights", table(HEADER, [row.cells() for row in rows]))
 
 
 if __name__ == "__main__":
