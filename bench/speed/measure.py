@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -85,6 +86,7 @@ class Entry:
             print(f"{self.name}: out of memory for its weights: {error}", flush=True)
             return
         while self.batch:
+            gc.collect()  # what a try before this one left when memory ran out
             try:
                 self.drawer = self.drawer or self.rival.drawer(prompts(self.batch, self.mixed))
                 self.runs.append(self.drawer(seed))
