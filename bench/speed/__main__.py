@@ -84,11 +84,12 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--budget", type=float, default=0.2, help="of the compressed caches")
     parser.add_argument("--rivals", nargs="+", default=[""], help="names, or parts of names; all unless given")
     parser.add_argument("--mixed", action="store_true", help="a batch of different prompts, not pictures of one")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=count, default=3)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--weights", choices=WEIGHTS, default="auto", help="what our decoder's matrices are kept in")
-    parser.add_argument("--memory-cap", type=size, metavar="8GB", help="let a GPU be no larger than this")
+    cap = "let a GPU be no larger than this; on the processor, what the largest batches are planned for"
+    parser.add_argument("--memory-cap", type=size, metavar="8GB", help=cap)
     parser.add_argument("--json", type=Path, help="where to write machine, versions and rows")
     parser.add_argument("--readme", action="store_true", help="put table and plot into the README, rows into results")
     return parser.parse_args(arguments)
@@ -102,10 +103,12 @@ def size(text: str) -> int:
 
 
 def batch_of(text: str) -> int | str:
-    if text == LARGEST:
-        return text
+    return text if text == LARGEST else count(text)
+
+
+def count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"a number of pictures, or {LARGEST}, not {text}")
+        raise argparse.ArgumentTypeError(f"a number, 1 at least, not {text}")
     return int(text)
 
 

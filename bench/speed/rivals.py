@@ -94,7 +94,9 @@ class Theirs:
 
     def __init__(self, janus: Any, model: ImageModel, prompts: Prompts, device: torch.device) -> None:
         """janus, model: theirs and ours of the same files. device: where theirs computes."""
-        self.janus, self.read = janus, weights_of_a_step(model)
+        inner = janus.model.language_model
+        self.janus = janus
+        self.read = sum(map(module_bytes, (inner.layers, inner.norm, janus.model.generation_head)))
         self.device, self.tokens = device, model.geometry.tokens
         # transformers 5.24 calls the cache so where older ones say past_key_values
         named = inspect.signature(self.janus.model.language_model.forward).parameters
@@ -205,7 +207,7 @@ def rivals(path: str, model: ImageModel, budget: float = 0.2) -> dict[str, Rival
         f"SSD {share}, refresh row, compiled": mine(ssd, "compiled"),
     }
     if device.type == "cpu" and model.dtype == torch.float32 and computes_in_bfloat16(device):
-        half = functools.cache(lambda: ssd_core.load(path, device, torch.bfloat16))
+        half = functools.cache(lambda: ssd_core.load(path, device, torch.bfloat16, weights=model.weights))
         half_janus = functools.cache(lambda: read_theirs(path, torch.bfloat16, device))
         known |= {
             f"{TRANSFORMERS}, bfloat16": theirs(Theirs.generate, half, half_janus),

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from bench.readme import table
 
-from .rivals import TRANSFORMERS, Run
+from .rivals import FULL, TRANSFORMERS, Run
 
 LARGEST = "largest"
 
@@ -104,7 +104,7 @@ COLUMNS: dict[str, Column] = {
     "rival": lambda row, _: row.rival,
     "tokens/s": lambda row, _: figure(row.tokens_per_second, ".0f") or "out of memory",
     "x transformers": lambda row, rows: times(row, rows, TRANSFORMERS),
-    "x full": lambda row, rows: times(row, rows, "full"),
+    "x full": lambda row, rows: times(row, rows, FULL),
     "images/s": lambda row, _: figure(row.images_per_second, ".3g"),
     "s/image": lambda row, _: figure(row.seconds_per_image, ".3g"),
     "ms/step": lambda row, _: figure(row.step_milliseconds, ".2f"),

@@ -84,6 +84,16 @@ def test_bfloat16_is_a_rival_where_the_processor_multiplies_in_it(
         assert theirs.kv_bytes * 2 == ours.kv_bytes
 
 
+def test_small_weights_are_those_of_all_of_ours(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.speed.rivals.computes_in_bfloat16", lambda _: True)
+    small, plain = (ssd_core.load(folder, weights=weights) for weights in ("int8", "auto"))
+    known = rivals(str(folder), small)
+    assert known["full, bfloat16"].model().weights == "int8"
+    theirs, ours = (known[name].drawer(["a red circle"])(0) for name in ("transformers generate", "full"))
+    unrounded = rivals(str(folder), plain)["full"].drawer(["a red circle"])(0).read
+    assert ours.read < theirs.read == unrounded - plain.decoder.rope.table.nbytes
+
+
 def test_ours_tell_when_each_row_was_done(folder: Path, model: Any) -> None:
     run = rivals(str(folder), model)["full"].drawer(["a red circle"])(0)
     assert len(run.by_row) == model.geometry.rows
@@ -169,10 +179,11 @@ def test_a_whole_name_is_that_rival_alone(folder: Path, model: Any) -> None:
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "some", "1.5"])
-def test_a_batch_is_a_number_of_pictures(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("option", ["--batches", "--repeats"])
+def test_a_number_is_1_at_least(option: str, text: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        command.options(["--batches", text])
-    assert f"a number of pictures, or largest, not {text}" in capsys.readouterr().err
+        command.options([option, text])
+    assert f"a number, 1 at least, not {text}" in capsys.readouterr().err
 
 
 def test_each_draws_the_largest_batch_that_it_plans_to_have_room_for(
