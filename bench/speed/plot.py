@@ -10,9 +10,10 @@ from ssd_core.errors import UserError
 
 from .table import Row
 
-WIDTH, HEIGHT = 860, 760
+WIDTH, HEIGHT = 940, 760
 LEFT, RIGHT = 70, 600  # where the axes stand, in pixels
 NAMES = 640  # where the rivals' names begin
+MARKED = 6  # rows of the grid from one mark to the next
 UPPER, LOWER = (40, 340), (420, 700)  # top and bottom of the two panels
 
 
@@ -66,7 +67,7 @@ def by_token(rows: Sequence[Row], numbers: dict[str, int], columns: int) -> Iter
     for row in told:
         number = numbers[row.rival]
         own: list[Point] = [(x((index + 0.5) * columns), y(took)) for index, took in enumerate(row.by_row or [])]
-        yield curve(number, own)
+        yield curve(number, own) + "".join(marker(number, *at) for at in own[::MARKED])
         ends.append((number, row.rival, own[-1]))
     yield from names(ends, NAMES, LOWER[1])
 
