@@ -37,8 +37,8 @@ class CompiledStep(FixedStep):
         super().__init__(turn, cache, "compiled")
         model = turn.model
         number = NUMBERS.setdefault(model, next(COUNT))
-        threads, rows = torch.get_num_threads(), len(turn.x)
-        self.about = number, model.device, model.dtype, threads, rows, turn.sampling, turn.stays is None
+        threads, rows, positions = torch.get_num_threads(), len(turn.x), len(model.decoder.rope.table)
+        self.about = number, model.device, model.dtype, threads, rows, positions, turn.sampling, turn.stays is None
         self.key = ""
 
     def draw(self, fixed: FixedCache) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from .cache.cache import SlotCache
+from .cache.decoder_cache import decoder_cache_for
 from .cache.fixed import FixedCache
 from .cache.kernel_cache import kernel_cache_for
 from .cache.masked import MaskedCache
+from .models.decoder import Decoder
 from .turn import Step, Turn
 
 
@@ -21,10 +23,15 @@ class FixedStep(Step):
             self.turn.draw(self.cache)
             return
         if self.fixed is None:
-            self.fixed = kernel_cache_for(self.cache) or MaskedCache(self.cache)
+            self.fixed = fixed_cache(self.turn.model.decoder, self.cache)
         self.fixed.advance()
         self.draw(self.fixed)
 
     def draw(self, fixed: FixedCache) -> None:
         """Draw a token of every picture."""
         self.turn.draw(fixed)
+
+
+def fixed_cache(decoder: Decoder, cache: SlotCache) -> FixedCache:
+    """The slots for steps of this decoder: with the kernel that does the most of those that work."""
+    return decoder_cache_for(decoder, cache) or kernel_cache_for(cache) or MaskedCache(cache)

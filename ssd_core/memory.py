@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from .cache.cache import SlotCache
+from .cache.decoder_cache import DecoderCache, is_taken
 from .cache.fixed import FixedCache
 from .cache.kernel_cache import KernelCache, is_known, kernels_on
 from .cache.masked import MaskedCache
@@ -252,7 +253,7 @@ def _plan_rows(
             counter.peak = counter.live
         if step in ("kernel", "compiled"):  # the last step is the widest
             cache.skip(geometry.tokens - 1 - fed)
-            fixed = fixed_for(model.device, cache)
+            fixed = fixed_for(model, skeleton, cache)
             fixed.advance()
             turn.draw(fixed)
         else:
@@ -294,10 +295,12 @@ def captured_bytes(turn: Turn, cache: SlotCache, counter: PeakBytes) -> int:
     return counter.peak - held
 
 
-def fixed_for(device: torch.device, cache: SlotCache) -> FixedCache:
-    """What a planned cache will be attended by on a device."""
-    if device.type == "cpu" and is_known(cache):
-        return KernelCache(cache, kernels_on(device)[0])
+def fixed_for(model: ImageModel, skeleton: ImageModel, cache: SlotCache) -> FixedCache:
+    """What a model's slots will be attended by, planned with its skeleton."""
+    if model.device.type == "cpu" and is_known(cache):
+        if is_taken(model.decoder) and is_taken(skeleton.decoder):
+            return DecoderCache(cache, skeleton.decoder)
+        return KernelCache(cache, kernels_on(model.device)[0])
     return MaskedCache(cache)
 
 

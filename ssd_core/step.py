@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .cache.cache import PromptCache, SlotCache
+from .cache.decoder_cache import DecoderCache
 from .models.base import ImageModel
 from .models.decoder import Attend
 from .policies import Policy
@@ -77,6 +78,8 @@ def next_tokens(
 
 def feed(model: ImageModel, cache: Attend, x: Tensor, positions: Tensor) -> Tensor:
     """Feed one token a row, x [rows, hidden] at int64 [rows, 1] -> what the decoder makes of it, [rows, hidden]."""
+    if isinstance(cache, DecoderCache):
+        return cache.feed(x, positions)
     return model.decoder(x[:, None], positions, cache)[:, 0]
 
 

@@ -85,6 +85,16 @@ def test_what_was_compiled_for_one_drawing_is_not_taken_for_another() -> None:
         assert compiled.tokens.equal(plain.tokens)
 
 
+@needs_compiler
+def test_a_longer_prompt_takes_no_second_compilation_and_spoils_none() -> None:
+    """Until positions go beyond the table that they are rotated by."""
+    model, before = tiny(rows=3, columns=4, seed=7), len(KNOWN)
+    for prompt, compilations in (("ab", 1), ("abcdefgh", 1), ("ab", 1), ("a" * 300, 2), ("ab", 3), ("a" * 300, 3)):
+        plain, compiled = (generate(model, [prompt], Full(), temperature=WARM, step=s) for s in ("plain", "compiled"))
+        assert compiled.tokens.equal(plain.tokens)
+        assert len(KNOWN) - before == compilations
+
+
 COPIES = """
 import gc, importlib, sys, types
 import torch

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from ssd_core import Diagonal, Full, HeadKV, Policy, UserError, Window, choice, generate, loop, plan
-from ssd_core.cache import kernel_cache
+from ssd_core import Diagonal, Full, HeadKV, Policy, UserError, Window, choice, generate, loop, memory, plan
+from ssd_core.cache import decoder_cache, kernel_cache
+from ssd_core.cache.decoder_cache import DecoderCache
 from ssd_core.cache.kernel_cache import KernelCache, is_known, kernels_on, why_no_kernel
 from ssd_core.cache.masked import MaskedCache
 from ssd_core.choice import choose_step
@@ -53,6 +54,11 @@ def check_alike(
     assert drawn.tokens.equal(plain.tokens)
 
 
+def without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("kernel_cache_for", "decoder_cache_for"):
+        monkeypatch.setattr(f"ssd_core.fixed.{name}", lambda *_: None)
+
+
 @needs_kernel
 @each_kv_heads
 @each_guidance
@@ -84,11 +90,11 @@ def test_slots_are_left_to_the_plain_turn_until_they_no_longer_move(monkeypatch:
 
     monkeypatch.setattr(Turn, "draw", draw)
     generate(model_of(), ["ab"], HeadKV(11, type_at=9, local=3), step="kernel")
-    assert turns == ["SlotCache"] * 7 + ["KernelCache"] * 5
+    assert turns == ["SlotCache"] * 7 + ["DecoderCache"] * 5
 
 
 def test_without_a_kernel_slots_are_attended_behind_a_mask(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ssd_core.fixed.kernel_cache_for", lambda _: None)
+    without_kernels(monkeypatch)
     model, sampling = model_of(), Sampling(3.0, WARM)
     rows = prompt_rows(model, UNEQUAL, 1, None, sampling)
     tokens = []
@@ -110,7 +116,7 @@ def test_auto_takes_a_kernel_where_one_works_and_says_why_not_where_none_does(
     drawn = generate(model_of(), ["ab"], step="plain").tokens
     for reason in (None, "there is no compiler"):
         monkeypatch.setattr(choice, "why_no_kernel", lambda *_, reason=reason: reason)
-        monkeypatch.setattr("ssd_core.fixed.kernel_cache_for", lambda _: None)
+        without_kernels(monkeypatch)
         result = generate(model_of(), ["ab"])
         assert result.step == ("plain: there is no compiler" if reason else "kernel")
         assert result.tokens.equal(drawn)
@@ -134,7 +140,7 @@ def test_a_kernel_that_answers_wrongly_is_done_without(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Wrong:
-        nbytes = 0
+        nbytes, about = 0, None
 
         def __init__(self, *_: object) -> None: ...
 
@@ -147,11 +153,14 @@ def test_a_kernel_that_answers_wrongly_is_done_without(
     assert caplog.messages == ["The attention kernel does not run on cpu, and is done without: it gives wrong answers"]
 
 
+@pytest.mark.parametrize("kind", [KernelCache, DecoderCache])
 @pytest.mark.parametrize(("prompts", "kv_dtype"), [(EQUAL, "auto"), (UNEQUAL, "int8")], ids=["equal", "int8"])
 @each_fixed_policy
 def test_the_plan_of_a_step_with_a_kernel_is_what_is_counted(
-    policy: Policy, prompts: Sequence[str], kv_dtype: str
+    policy: Policy, prompts: Sequence[str], kv_dtype: str, kind: type[KernelCache], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(memory, "is_taken", lambda _: kind is DecoderCache)
+    monkeypatch.setattr(memory, "PLANS", {})
     model, sampling = model_of(), Sampling(3.0)
     rows = prompt_rows(model, prompts, 2, None, sampling)
     planned = plan_rows(model, policy, rows, sampling, kv_dtype=kv_dtype, step="kernel")
@@ -163,9 +172,14 @@ def test_the_plan_of_a_step_with_a_kernel_is_what_is_counted(
             turn.draw(cache)
         counter.peak = counter.live
         assert is_known(cache)
-        fixed = KernelCache(cache, kernels_on(CPU)[0])
-        # the kernel itself makes no tensor
-        fixed.kernel = lambda *_: None  # type: ignore[assignment]
+        # the kernels themselves make no tensor
+        if kind is DecoderCache:
+            fixed: KernelCache = DecoderCache(cache, model.decoder)
+            monkeypatch.setattr(decoder_cache, "run", lambda *_: None)
+        else:
+            fixed = KernelCache(cache, kernels_on(CPU)[0])
+            fixed.kernel, kernel = lambda *_: None, fixed.kernel  # type: ignore[assignment]
+            assert kernel.nbytes  # what it holds is counted
         for _ in range(model.geometry.tokens - int(turn.at)):
             fixed.advance()
             turn.draw(fixed)

@@ -55,7 +55,7 @@ def test_a_wheel_holds_what_is_no_python() -> None:
     patterns = PROJECT["tool"]["setuptools"]["package-data"]["ssd_core"]
     given = {path for pattern in patterns for path in package.glob(pattern)}
     needed = {ROOT / path for path in folder_files("ssd_core") if not path.endswith(".py")}
-    assert package / "cache" / "cpp_kernel.cpp" in needed
+    assert package / "native" / "kernels.cpp" in needed
     assert needed <= given
 
 

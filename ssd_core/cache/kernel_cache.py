@@ -35,6 +35,10 @@ class Kernel(Protocol):
     def nbytes(self) -> int:
         """What it holds on the device."""
 
+    @property
+    def about(self) -> object:
+        """What its operations depend on, beside the precisions."""
+
     def __call__(self, qkv: Tensor, answers: Tensor, table: Tensor, state: Tensor) -> None:
         """Store the newest token of every pair, and answer its queries."""
 
@@ -58,7 +62,6 @@ class KernelCache(FixedCache):
         pairs, most = len(tables[0]), max(slots.keep.slots for slots in layers)
         scored = any(isinstance(slots, RankedSlots) and slots.scores for slots in layers)
         self.kernel = make(cache, pairs, most, scored)
-        self.made_for = pairs, most, scored
         shape = pairs // geometry.kv_heads, 1, geometry.heads, geometry.head_dim
         self.answers = torch.empty(shape, dtype=cache.dtype, device=device)
 
@@ -71,7 +74,7 @@ class KernelCache(FixedCache):
     @property
     def about(self) -> object:
         """Not which pairs keep alike: that stands in the tables."""
-        return "kernel", self.cache.kind, len(self.sizes), self.made_for
+        return "kernel", self.cache.kind, len(self.sizes), self.kernel.about
 
     def attend(self, layer: int, qkv: Tensor) -> Tensor:
         """As SlotCache.attend; the next layer overwrites the answers."""
@@ -81,10 +84,12 @@ class KernelCache(FixedCache):
 
 def kernel_cache_for(cache: SlotCache) -> KernelCache | None:
     """The cache's slots with a kernel, where one is known to work."""
-    device = torch.device(cache.device)
-    if not is_known(cache) or why_no_kernel(device, cache.geometry, cache.dtype, cache.kind):
-        return None
-    return KernelCache(cache, kernels_on(device)[0])
+    return KernelCache(cache, kernels_on(torch.device(cache.device))[0]) if has_kernel(cache) else None
+
+
+def has_kernel(cache: SlotCache) -> bool:
+    """Whether a kernel is known to work for these slots."""
+    return is_known(cache) and not why_no_kernel(torch.device(cache.device), cache.geometry, cache.dtype, cache.kind)
 
 
 def is_known(cache: SlotCache) -> bool:

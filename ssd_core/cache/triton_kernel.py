@@ -297,6 +297,7 @@ class TritonKernel:
         """pairs: of each layer. slots: the most that a pair has. scored: whether any pair keeps scores.
         block, splits: of its Tiling; as suits the device if not given."""
         geometry, device = cache.geometry, torch.device(cache.device)
+        self.about = pairs, slots, scored
         dim, group = geometry.head_dim, geometry.heads // geometry.kv_heads
         tiling = Tiling.of(pairs * group, slots, dim, multiprocessors(device))
         tiling = replace(tiling, block=block or tiling.block, splits=splits or tiling.splits)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+TABLE = 256  # positions, or a multiple of it
+
 
 @dataclass(frozen=True)
 class DecoderShape:
@@ -51,7 +53,9 @@ class Rope(nn.Module):
         self.register_buffer("table", torch.empty(0, 2, 1, dim, device=device), persistent=False)
 
     def reserve(self, positions: int, device: torch.device, dtype: torch.dtype) -> None:
-        """Make the table cover positions 0..positions - 1, in `dtype` on `device`."""
+        """Make the table cover positions 0..positions - 1, in `dtype` on `device`. It covers a few more, for a step is
+        compiled for a table of its size."""
+        positions = -(-positions // TABLE) * TABLE
         if len(self.table) >= positions and self.table.device == device and self.table.dtype == dtype:
             return
         inverse = 1 / self.theta ** (torch.arange(0, self.dim, 2, dtype=torch.float32) / self.dim)

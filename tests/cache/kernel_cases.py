@@ -134,7 +134,7 @@ class Stepped:
 class Doubled:
     """A kernel whose answers are wrong."""
 
-    nbytes = 0
+    nbytes, about = 0, None
 
     def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel

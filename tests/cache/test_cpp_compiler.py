@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from ssd_core.cache import cpp_kernel
-from ssd_core.cache.cpp_kernel import compiled, compiler, folder, loaded, openmp_among
 from ssd_core.cache.kernel_cache import failure, why_no_kernel
 from ssd_core.errors import UserError
 from ssd_core.models.base import Geometry
+from ssd_core.native import build
+from ssd_core.native.build import compiled, compiler, folder, loaded, openmp_among
 from tests.cache.kernel_cases import needs_compiler
 from tests.table import check_sentence
 
@@ -67,12 +67,12 @@ def test_a_compiler_is_called_once(fake: FakeCompiler, home: Path) -> None:
     calls = fake(WRITES)
     library = compiled("Float", "Int8")
     assert library.parent == home
-    assert re.fullmatch(r"attend-float-int8-[0-9a-f]{16}\.so", library.name)
+    assert re.fullmatch(r"kernels-float-int8-[0-9a-f]{16}\.so", library.name)
     assert library == compiled("Float", "Int8")
     (call,) = calls.read_text().splitlines()
     assert call.startswith("-fake ")
     assert call.endswith(library.name)
-    for word in (*cpp_kernel.FLAGS, "-DNUMBER=Float", "-DSTORED=Int8", str(cpp_kernel.SOURCE)):
+    for word in (*build.FLAGS, "-DNUMBER=Float", "-DSTORED=Int8", str(build.SOURCE)):
         assert f" {word} " in call
     assert [*home.iterdir()] == [library]  # and nothing beside it
 
@@ -82,17 +82,17 @@ def test_what_the_library_depends_on_is_in_its_name(
 ) -> None:
     fake(WRITES)
     changed = tmp_path / "changed.cpp"
-    changed.write_text(cpp_kernel.SOURCE.read_text() + "// changed\n")
+    changed.write_text(build.SOURCE.read_text() + "// changed\n")
     same = tmp_path / "same.cpp"
     same.write_text(changed.read_text() + "// once more\n")
     libraries = [compiled("Float", "Float"), compiled("Float", "Int8"), compiled("Float16", "Int8")]
     for name, value in (
         ("processor", lambda: "another one"),
-        ("FLAGS", (*cpp_kernel.FLAGS, "-g")),
+        ("FLAGS", (*build.FLAGS, "-g")),
         ("openmp", list),
         ("SOURCE", changed),
     ):
-        monkeypatch.setattr(cpp_kernel, name, value)
+        monkeypatch.setattr(build, name, value)
         libraries.append(compiled("Float", "Float"))
     changed.write_text(same.read_text())
     libraries.append(compiled("Float", "Float"))
@@ -132,8 +132,8 @@ def test_threads_at_once_are_harmless(fake: FakeCompiler, home: Path) -> None:
 @needs_compiler
 def test_processes_at_once_are_harmless_and_share_the_threads_of_torch(home: Path) -> None:
     code = (
-        "import torch; from pathlib import Path; from ssd_core.cache.cpp_kernel import loaded;"
-        "torch.ones(100000).sum(); print(loaded(torch.float32, torch.int8).__name__);"
+        "import torch; from pathlib import Path; from ssd_core.native.build import loaded;"
+        "torch.ones(100000).sum(); print(loaded(torch.float32, torch.int8).decode.__name__);"
         "maps = Path('/proc/self/maps').read_text().split();"
         "print(len({word for word in maps if Path(word).name.startswith(('libgomp', 'libomp', 'libiomp'))}))"
     )
@@ -142,7 +142,7 @@ def test_processes_at_once_are_harmless_and_share_the_threads_of_torch(home: Pat
         subprocess.Popen([sys.executable, "-c", code], cwd=root, stdout=subprocess.PIPE, text=True)  # noqa: S603
         for _ in range(2)
     ]
-    assert [process.communicate()[0] for process in both] == ["attend_pairs\n1\n"] * 2
+    assert [process.communicate()[0] for process in both] == ["decode\n1\n"] * 2
     assert len([*home.iterdir()]) == 1
 
 
@@ -277,7 +277,7 @@ def test_whatever_fails_is_one_sentence_and_one_warning(
 
 
 def test_a_processor_is_told_by_what_it_can_do() -> None:
-    lines = cpp_kernel.processor().splitlines()
+    lines = build.processor().splitlines()
     assert {line.split(":")[0].strip() for line in lines} & {"model name", "flags", "Features"}
     assert len(lines) == len({*lines})  # whatever the number of cores
 

@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ssd_core.cache.cache import SlotCache
-from ssd_core.cache.cpp_kernel import MOST_DIM, WIDE, CppKernel, attend_pairs, run
+from ssd_core.cache.cpp_kernel import CppKernel, attend_pairs, run
 from ssd_core.cache.kernel_cache import DTYPES, Kernel, KernelCache, MakeKernel, kernel_cache_for, why_no_kernel
 from ssd_core.cache.ranked import RankedSlots
 from ssd_core.cache.storage import KV_DTYPES, QuantizedStorage, Storage
 from ssd_core.cache.table import FIELDS
 from ssd_core.errors import UserError
 from ssd_core.models.base import Geometry
+from ssd_core.native.build import MOST_DIM, WIDE
 from ssd_core.policies import H2O, Full
 from tests.cache.kernel_cases import KernelCases, check_alike, filled, needs_compiler
 from tests.table import check_sentence
@@ -143,7 +144,7 @@ def test_heads_that_are_too_wide_are_refused(caplog: pytest.LogCaptureFixture) -
     assert caplog.messages == [f"The attention kernel does not run on cpu, and is done without: {reason}"]
     # planning counts what would be, and computes nothing
     planned = SlotCache(Full(), Geometry(*sizes), [3], torch.float32, "meta")
-    assert CppKernel(planned, 2, 6, False).nbytes == torch.get_num_threads() * 16 * 4
+    assert CppKernel(planned, 2, 6, False).nbytes == torch.get_num_threads() * 256 * 4
 
 
 @each_kv_dtype
@@ -271,7 +272,7 @@ def test_compiled_steps_call_it_as_an_operator() -> None:
         cache.advance()
         assert isinstance(cache.kernel, CppKernel)
         kernel = cache.kernel
-        call(qkv, cache.answers, cache.tables[0], cache.state, kernel.room, *kernel.about, kernel.sizes)
+        call(qkv, cache.answers, cache.tables[0], cache.state, kernel.room, *kernel.dtypes, kernel.sizes)
     assert one.answers.equal(two.answers)
     assert one.answers.abs().sum() > 0
 
@@ -286,5 +287,5 @@ def test_bytes_are_those_of_the_tensors() -> None:
     geometry, answers = Geometry(2, 4, 2, 8, 3, 4, 9), 2 * 4 * 8 * 2
     with threads(3):
         cache = KernelCache(filled(Full(), geometry, [3, 4], torch.bfloat16, "auto", CPU), CppKernel)
-    table, state, room = 2 * 4 * FIELDS * 8, 2 * 4 * 4, 3 * 16 * 4  # of 15 slots at most
+    table, state, room = 2 * 4 * FIELDS * 8, 2 * 4 * 4, 3 * 256 * 4  # for 15 slots at most
     assert cache.nbytes == answers + table + state + room

@@ -33,7 +33,7 @@ class Idle:
     nbytes = 1000
 
     def __init__(self, cache: SlotCache, pairs: int, slots: int, scored: bool) -> None:
-        self.made_for = pairs, slots, scored
+        self.about = pairs, slots, scored
 
     def __call__(self, qkv: Tensor, answers: Tensor, table: Tensor, state: Tensor) -> None:
         pass
@@ -59,7 +59,7 @@ def test_a_kernel_is_made_for_the_most_that_any_layer_has() -> None:
     for policy, made_for in ((Full(), (4, 14, False)), (H2O(9), (4, 9, True)), (Window(5), (4, 5, False))):
         cache = KernelCache(cache_of(policy), Idle)
         assert isinstance(cache.kernel, Idle)
-        assert cache.kernel.made_for == made_for
+        assert cache.kernel.about == made_for
         answers, table, state = 4 * 8 * 4, 2 * 4 * FIELDS * 8, 4 * 4
         assert cache.nbytes == 1000 + answers + table + state
 

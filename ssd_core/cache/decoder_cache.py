@@ -1,0 +1,170 @@
+"""A drawing's slots with a kernel that takes a token through all layers of the decoder, on the processor."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import re
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from ..models import few_rows
+from ..models.base import Geometry
+from ..models.decoder import Decoder, DecoderShape
+from ..models.small.linear import rounded_up
+from ..native.build import WIDE, loaded
+from ..policies import Full
+from .cache import SlotCache
+from .cpp_kernel import CppKernel
+from .kernel_cache import KernelCache, has_kernel
+from .storage import KV_DTYPES
+
+DTYPES = (torch.float32, torch.bfloat16)
+PARTS = ("attention_norm", "qkv", "out", "mlp_norm", "gate_up", "down")  # in the order of `Layer` in decoder.h
+NORMS, MATRICES = (nn.RMSNorm, few_rows.RMSNorm), (nn.Linear, few_rows.Linear)
+CLOSE = 0.1  # numbers around 1 that differ by less came of the same layers, in any of these
+ROWS, STEPS = (1, 3, 5), 3  # of the trial; few rows go other ways
+
+
+class DecoderCache(KernelCache):
+    """A KernelCache that feeds a token to a decoder in one call, attention included.
+
+    It knows weights by their addresses as it knows slots: none may be replaced while this is in use.
+    """
+
+    def __init__(self, cache: SlotCache, decoder: Decoder) -> None:
+        """For a cache that `is_known`, and a decoder that `is_taken`."""
+        super().__init__(cache, CppKernel)
+        shape, device, rows = decoder.shape, torch.device(cache.device), len(self.answers)
+        self.decoder, self.attention = decoder, cast(CppKernel, self.kernel)
+        addresses = [
+            [*(part.weight.data_ptr() for part in parts_of(layer)), table.data_ptr()]
+            for layer, table in zip(decoder.layers, self.tables, strict=True)
+        ]
+        self.layers = torch.tensor(addresses, device=device)
+        qkv = rows, shape.heads + 2 * shape.kv_heads, shape.head_dim
+        self.qkv = torch.empty(qkv, dtype=cache.dtype, device=device)
+        self.fed = torch.empty(rows, shape.hidden, dtype=cache.dtype, device=device)
+        # what is added up, the positions' rotations, the MLP's inner numbers, and what else is multiplied
+        numbers = shape.hidden + shape.head_dim + shape.inner + max(shape.hidden, shape.heads * shape.head_dim)
+        self.room = torch.zeros(numbers, rounded_up(rows, WIDE), device=device)
+        self.shape = [rows, shape.hidden, shape.inner, shape.layers]
+
+    @property
+    def nbytes(self) -> int:
+        return super().nbytes + sum(part.nbytes for part in (self.layers, self.qkv, self.fed, self.room))
+
+    @property
+    def about(self) -> object:
+        return "decoder", super().about
+
+    def feed(self, x: Tensor, positions: Tensor) -> Tensor:
+        """As `step.feed`; the next token overwrites what comes out."""
+        if x.is_meta:  # nothing but memory is counted
+            return self.fed
+        decoder, attention = self.decoder, self.attention
+        call = feed_decoder if torch.compiler.is_compiling() else run
+        call(
+            *(x.contiguous(), positions.contiguous(), decoder.rope.table, self.fed, self.layers, decoder.norm.weight),
+            *(self.qkv, self.answers, self.state, attention.room, self.room, attention.dtypes[1]),
+            *(self.shape + attention.sizes, decoder.shape.norm_eps),
+        )
+        return self.fed
+
+
+def run(
+    x: Tensor,
+    positions: Tensor,
+    rope: Tensor,
+    fed: Tensor,
+    layers: Tensor,
+    norm: Tensor,
+    qkv: Tensor,
+    answers: Tensor,
+    state: Tensor,
+    weights: Tensor,
+    room: Tensor,
+    stored: torch.dtype,
+    sizes: Sequence[int],
+    eps: float,
+) -> None:
+    """The call itself. sizes: rows, hidden, inner, layers; then as `run` of cpp_kernel.py takes them."""
+    parts = x, positions, rope, fed, layers, norm, qkv, answers, state, weights, room
+    loaded(x.dtype, stored).decode(*(part.data_ptr() for part in parts), *sizes, len(weights), eps)
+
+
+# As `attend_pairs` of cpp_kernel.py.
+feed_decoder = torch.library.custom_op(re.sub(r"\W", "_", __name__) + "::feed_decoder", run, mutates_args=("fed",))
+
+
+def decoder_cache_for(decoder: Decoder, cache: SlotCache) -> DecoderCache | None:
+    """The cache's slots with a kernel for the whole decoder, where one is known to work."""
+    shape = decoder.shape
+    if not (
+        is_taken(decoder)
+        and has_kernel(cache)
+        and works(cache.dtype, cache.kind, shape.heads, shape.kv_heads, shape.head_dim)
+    ):
+        return None
+    return DecoderCache(cache, decoder)
+
+
+def parts_of(layer: nn.Module) -> list[Any]:
+    """The parts of a layer that have weights, in the kernel's order."""
+    return [getattr(layer, name) for name in PARTS]
+
+
+def is_taken(decoder: Decoder) -> bool:
+    """Whether the kernel does all that this decoder does: its layers are torch's, or those of few_rows.py, in the
+    processor's memory, their sizes go into vectors, and nobody looks into them."""
+    shape, modules = decoder.shape, [*decoder.modules()]
+    parts = [decoder.norm, *(part for layer in decoder.layers for part in parts_of(layer))]
+    return (
+        all(type(part) in NORMS or (type(part) in MATRICES and part.bias is None) for part in parts)
+        and {part.weight.dtype for part in parts} in [{dtype} for dtype in DTYPES]
+        and all(part.weight.device.type in ("cpu", "meta") and part.weight.is_contiguous() for part in parts)
+        and shape.hidden % 4 == shape.head_dim % 4 == shape.inner % 2 == 0
+        and not any(module._forward_hooks or module._forward_pre_hooks for module in modules)
+    )
+
+
+@functools.cache
+def works(dtype: torch.dtype, kind: torch.dtype | None, heads: int, kv_heads: int, head_dim: int) -> bool:
+    """Whether steps through two layers end as they do layer by layer."""
+    shape = DecoderShape(2, 2 * WIDE, heads, kv_heads, head_dim, 3 * WIDE, 1e-6, 1e4)
+    random = torch.Generator().manual_seed(0)
+    decoder = Decoder(shape, few_rows, dtype=dtype).requires_grad_(False)
+    for weight in decoder.parameters():
+        weight.copy_(torch.randn(weight.shape, generator=random) / weight.shape[-1] ** 0.5)
+    if all(agrees(decoder, dtype, kind, rows, random) for rows in ROWS):
+        return True
+    logging.getLogger(__name__).warning(
+        "The kernel for the whole decoder is done without on this processor: it gives wrong answers"
+    )
+    return False
+
+
+def agrees(decoder: Decoder, dtype: torch.dtype, kind: torch.dtype | None, rows: int, random: torch.Generator) -> bool:
+    """Whether some steps of so many rows, with unequal prompts, end alike on both paths."""
+    shape, prompts = decoder.shape, [2 + row % 2 for row in range(rows)]
+    geometry = Geometry(shape.layers, shape.heads, shape.kv_heads, shape.head_dim, 1, STEPS, 1)
+    kv_dtype = next(word for word, precision in KV_DTYPES.items() if precision is kind)
+    plain, known = (SlotCache(Full(), geometry, prompts, dtype, torch.device("cpu"), kv_dtype) for _ in range(2))
+    for groups, *layers in zip(plain.groups, plain.layers, known.layers, strict=True):
+        for group, *both in zip(groups, *layers, strict=True):
+            prompt = torch.randn(2, len(group.pairs), group.prompt - 1, shape.head_dim, generator=random).to(dtype)
+            for slots in both:
+                slots.fill(*prompt)
+    decoder.rope.reserve(max(prompts) + STEPS, torch.device("cpu"), dtype)
+    cache = DecoderCache(known, decoder)
+    for step in range(STEPS):
+        x = torch.randn(rows, shape.hidden, generator=random).to(dtype)
+        positions = torch.tensor([[prompt - 1 + step] for prompt in prompts])
+        cache.advance()
+        expected = decoder(x[:, None], positions, plain)[:, 0]
+        if not torch.allclose(cache.feed(x, positions), expected, rtol=0, atol=CLOSE):
+            return False
+    return True

@@ -1,0 +1,152 @@
+// Attention of one query a head over its slots.
+//
+// As in triton_kernel.py, each (row, kv head) pair has slots of its own, wherever they lie; a row of a table says where,
+// and numbers for each kind of slots say what changes from step to step.
+
+#pragma once
+
+#include <omp.h>
+
+#include "numbers.h"
+
+namespace {
+
+// What table.py writes: addresses of a pair's keys, values, their scales, scores and queries, 0 where it has none; its
+// number, row * kv_heads + head; and its kind.
+struct Pair { int64_t keys, values, key_scales, value_scales, scores, queries, number, kind; };
+
+// What fixed.py writes for each kind of slots: where the newest token goes; how many slots are filled then; where its
+// query goes; and the unit of scores.
+struct Kind { int32_t slot, held, query; float unit; };
+
+struct Sizes { int64_t pairs, heads, kv_heads, dim, widest, threads; };
+
+constexpr float LEAST_SCALE = 0x1p-100f;  // as in storage.py
+
+// Write a vector into a slot; rounded as `quantize` of storage.py does where slots have scales.
+void store(const Number* vector, int64_t dim, int64_t slot, int64_t numbers, int64_t scales) {
+  Stored* to = reinterpret_cast<Stored*>(numbers) + slot * dim;
+  if constexpr (Stored::LARGEST == 0) {
+    std::memcpy(to, vector, dim * sizeof(Stored));
+  } else {
+    float most = 0;
+    for (int64_t d = 0; d < dim; d++) {
+      const float size = std::fabs(load(vector + d, 1)[0]);
+      if (size > most || size != size) most = size;  // what is no number stays that
+    }
+    BFloat16 scale;
+    narrow(std::max(most, LEAST_SCALE), scale);
+    reinterpret_cast<BFloat16*>(scales)[slot] = scale;
+    const float factor = 1 / load(&scale, 1)[0] * Stored::LARGEST;  // two roundings, as torch divides a number
+    for (int64_t d = 0; d < dim; d++)
+      narrow(std::clamp(load(vector + d, 1)[0] * factor, -Stored::LARGEST, Stored::LARGEST), to[d]);
+  }
+}
+
+// What so many vectors must be multiplied with, where slots have scales.
+inline Floats scales_of(int64_t scales, int64_t slot, int64_t count) {
+  return load(reinterpret_cast<const BFloat16*>(scales) + slot, count) * (1 / Stored::LARGEST);
+}
+
+// The largest of a query's logits, which are written to `logits`, followed by -inf up to a multiple of WIDE.
+template <int DIM> float ask(const Floats* query, const Pair& pair, int64_t held, int64_t any, float* logits) {
+  const int64_t dim = DIM ? DIM : any;
+  const Stored* keys = reinterpret_cast<const Stored*>(pair.keys);
+  Floats most = Floats{} - INFINITY;
+  for (int64_t start = 0; start < held; start += WIDE) {
+    const int64_t count = std::min(WIDE, held - start);
+    Floats products[WIDE];
+    for (int64_t i = 0; i < WIDE; i++) {
+      const Stored* key = keys + (start + std::min(i, count - 1)) * dim;
+      products[i] = query[0] * load(key, dim);
+      for (int64_t d = WIDE; d < dim; d += WIDE) products[i] += query[d / WIDE] * load(key + d, dim - d);
+    }
+    Floats logit = sums(products);
+    if constexpr (Stored::LARGEST > 0) logit *= scales_of(pair.key_scales, start, count);
+    for (int64_t i = count; i < WIDE; i++) logit[i] = -INFINITY;
+    most = most > logit ? most : logit;
+    put(logits + start, logit);
+  }
+  float largest = most[0];
+  for (int i = 1; i < WIDE; i++) largest = std::max(largest, most[i]);
+  return largest;
+}
+
+// The sum of the values, each times its weight, in `answer`. CHAINS: sums at a time, as one would wait for itself.
+template <int DIM, int CHAINS>
+void answer_with(const float* weights, int64_t address, int64_t held, int64_t any, Floats* answer) {
+  const int64_t dim = DIM ? DIM : any, parts = (dim + WIDE - 1) / WIDE;
+  constexpr int64_t MOST = DIM ? DIM / WIDE : MOST_DIM / WIDE;
+  const Stored* values = reinterpret_cast<const Stored*>(address);
+  Floats sum[CHAINS][MOST];
+  for (auto& chain : sum) std::fill_n(chain, parts, Floats{});
+  int64_t s = 0;
+  for (; s + CHAINS <= held; s += CHAINS)
+    for (int64_t chain = 0; chain < CHAINS; chain++)
+      for (int64_t part = 0; part < parts; part++)
+        sum[chain][part] += weights[s + chain] * load(values + (s + chain) * dim + part * WIDE, dim - part * WIDE);
+  for (; s < held; s++)
+    for (int64_t part = 0; part < parts; part++)
+      sum[0][part] += weights[s] * load(values + s * dim + part * WIDE, dim - part * WIDE);
+  for (int64_t part = 0; part < parts; part++) {
+    answer[part] = sum[0][part];
+    for (int chain = 1; chain < CHAINS; chain++) answer[part] += sum[chain][part];
+  }
+}
+
+// Store a pair's newest token, and answer its queries. weights: room for as many as it has slots, and WIDE - 1 more.
+// DIM: of heads, so that loops over it have no end to watch for; 0 for any.
+template <int DIM>
+void attend(const Number* qkv, Number* answers, const Pair& pair, const Kind& kind, const Sizes& sizes,
+            float* weights) {
+  const int64_t dim = DIM ? DIM : sizes.dim, group = sizes.heads / sizes.kv_heads, held = kind.held;
+  const int64_t row = pair.number / sizes.kv_heads, head = pair.number % sizes.kv_heads;
+  const Number* brought = qkv + row * (sizes.heads + 2 * sizes.kv_heads) * dim;
+  const Number* queries = brought + head * group * dim;
+  store(brought + (sizes.heads + head) * dim, dim, kind.slot, pair.keys, pair.key_scales);
+  store(brought + (sizes.heads + sizes.kv_heads + head) * dim, dim, kind.slot, pair.values, pair.value_scales);
+  if (pair.queries)
+    std::memcpy(reinterpret_cast<Number*>(pair.queries) + kind.query * group * dim, queries,
+                group * dim * sizeof(Number));
+  float* scores = reinterpret_cast<float*>(pair.scores);
+  if (scores) scores[kind.slot] = 0;
+
+  const float factor = 1 / std::sqrt(float(dim));
+  for (int64_t g = 0; g < group; g++) {
+    Floats query[(DIM ? DIM : MOST_DIM) / WIDE], answer[(DIM ? DIM : MOST_DIM) / WIDE];
+    for (int64_t d = 0; d < dim; d += WIDE) query[d / WIDE] = load(queries + g * dim + d, dim - d) * factor;
+    const float most = ask<DIM>(query, pair, held, dim, weights);
+    Floats totals{};
+    for (int64_t s = 0; s < held; s += WIDE) {
+      const Floats weight = exponential(get(weights + s) - most);
+      totals += weight;
+      put(weights + s, weight);
+    }
+    float total = 0;
+    for (int i = 0; i < WIDE; i++) total += totals[i];
+    if (scores) {
+      const float share = kind.unit / total;
+      for (int64_t s = 0; s < held; s++) scores[s] += weights[s] * share;
+    }
+    if constexpr (Stored::LARGEST > 0)
+      for (int64_t s = 0; s < held; s += WIDE)
+        put(weights + s, get(weights + s) * scales_of(pair.value_scales, s, held - s));
+    answer_with<DIM, DIM == 32 ? 4 : 2>(weights, pair.values, held, dim, answer);
+    Number* to = answers + (row * sizes.heads + head * group + g) * dim;
+    for (int64_t d = 0; d < dim; d++) narrow(answer[d / WIDE][d % WIDE] / total, to[d]);
+  }
+}
+
+// All pairs of a layer, called by all threads.
+template <int DIM>
+void attend_all(const Number* qkv, Number* answers, const Pair* table, const Kind* kinds, float* weights,
+                const Sizes& sizes) {
+  const int64_t at_once = std::max<int64_t>(1, sizes.pairs / (16 * sizes.threads));
+#pragma omp for schedule(dynamic, at_once)
+  for (int64_t index = 0; index < sizes.pairs; index++) {
+    const Pair& pair = table[index];
+    attend<DIM>(qkv, answers, pair, kinds[pair.kind], sizes, weights + omp_get_thread_num() * sizes.widest);
+  }
+}
+
+}  // namespace

@@ -1,0 +1,40 @@
+// The kernels for the processor: what cache/cpp_kernel.py and cache/decoder_cache.py call, compiled by build.py.
+
+#include <omp.h>
+
+#include "attention.h"
+#include "decoder.h"
+
+// Call what is compiled for heads of `dim` numbers: `of<dim>`, or `of<0>` for any.
+#define FOR_DIM(dim, of, ...)                                                         \
+  switch (dim) {                                                                      \
+    case 32: of<32>(__VA_ARGS__); break;                                              \
+    case 64: of<64>(__VA_ARGS__); break;                                              \
+    case 128: of<128>(__VA_ARGS__); break;                                            \
+    default: of<0>(__VA_ARGS__);                                                      \
+  }
+
+// qkv [B, heads + 2 * kv_heads, dim]; answers [B, heads, dim]; weights [threads, widest].
+extern "C" void attend_pairs(const Number* qkv, Number* answers, const Pair* table, const Kind* kinds, float* weights,
+                             int64_t pairs, int64_t heads, int64_t kv_heads, int64_t dim, int64_t widest,
+                             int64_t threads) {
+  const Sizes sizes{pairs, heads, kv_heads, dim, widest, threads};
+#pragma omp parallel num_threads(threads)
+  FOR_DIM(dim, attend_all, qkv, answers, table, kinds, weights, sizes)
+}
+
+// x and to [rows, hidden]; positions [rows]; rope [positions, 2, dim]; qkv, answers and weights as above; room: so many
+// floats as DecoderCache says.
+extern "C" void decode(const Number* x, const int64_t* positions, const Number* rope, Number* to, const Layer* layer,
+                       const Number* norm, Number* qkv, Number* answers, const Kind* kinds, float* weights, float* room,
+                       int64_t rows, int64_t hidden, int64_t inner, int64_t layers, int64_t pairs, int64_t heads,
+                       int64_t kv_heads, int64_t dim, int64_t widest, int64_t threads, double eps) {
+  const Sizes sizes{pairs, heads, kv_heads, dim, widest, threads};
+  const int64_t lanes = (rows + WIDE - 1) / WIDE * WIDE;
+  float *cosines = room + hidden * lanes, *sines = cosines + dim / 2 * lanes, *narrow = sines + dim / 2 * lanes;
+  float* wide = narrow + inner * lanes;
+  const Decoder decoder{rows, lanes, hidden, inner, layers, float(eps), layer, norm, qkv, answers, room, cosines,
+                        sines, {wide, rows, lanes, 0}, {narrow, rows, lanes, inner}, kinds, weights};
+#pragma omp parallel num_threads(threads)
+  FOR_DIM(dim, decode, decoder, sizes, x, positions, rope, to)
+}
