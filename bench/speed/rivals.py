@@ -213,7 +213,5 @@ def rivals(path: str, model: ImageModel, budget: float = 0.2) -> dict[str, Rival
             f"{TRANSFORMERS}, bfloat16": theirs(Theirs.generate, half, half_janus),
             "full, bfloat16": mine(full, own=half),
             f"SSD {share}, refresh row, bfloat16": mine(ssd, own=half),
-            "full, compiled, bfloat16": mine(full, "compiled", half),
-            f"SSD {share}, refresh row, compiled, bfloat16": mine(ssd, "compiled", half),
         }
     return known

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import math
+import mmap
 from collections.abc import Callable
 from itertools import chain
 
@@ -123,6 +125,27 @@ def test_the_kernel_is_as_near_to_what_is_exact_as_the_layers(dtype: torch.dtype
     plain, ours = off.sqrt().tolist()
     assert ours <= 1.1 * plain
     assert plain < 0.05
+
+
+def before_nothing(weight: Tensor) -> Tensor:
+    """The same at the end of memory: whoever reads on behind it dies."""
+    page = mmap.PAGESIZE
+    size = -(-weight.nbytes // page) * page
+    region = mmap.mmap(-1, size + page)
+    end = ctypes.addressof(ctypes.c_char.from_buffer(region)) + size
+    assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(end), ctypes.c_size_t(page), 0) == 0
+    moved = torch.frombuffer(region, dtype=weight.dtype, count=weight.numel(), offset=size - weight.nbytes)
+    return moved.view_as(weight).copy_(weight)
+
+
+@pytest.mark.parametrize("rows", [2, 4, 20, 40, 70])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_nothing_behind_a_matrix_is_read(dtype: torch.dtype, rows: int) -> None:
+    decoder = made(DecoderShape(2, 20, 2, 2, 12, 10, 1e-6, 1e4), dtype)  # whose last blocks are half empty
+    for weight in decoder.parameters():
+        weight.data = before_nothing(weight)
+    plain, ours = Pair(decoder, rows).step()
+    torch.testing.assert_close(ours.float(), plain.float(), rtol=ROUNDED, atol=ROUNDED)
 
 
 def test_threads_make_no_difference() -> None:
