@@ -91,10 +91,11 @@ def generate(
         is passed on.
     previews: whether on_row paints a picture so far now and then, so that the memory it takes is counted.
     step: how a token is drawn. "plain": operation by operation. "kernel": so, but attention is one, in Triton on CUDA,
-        and on the processor all layers are one, in C++. "graph": all of them as one CUDA graph, captured anew for each drawing.
-        "compiled": through torch.compile, which needs a C++ compiler, and half a minute before the first token of a
-        batch of new sizes. "auto": a graph on CUDA where it works, else with a kernel where one works, else plainly;
-        `Result.step` says which it was. Tokens may differ in rare cases, where two are as likely but for rounding.
+        and on the processor all layers are one, in C++. "graph": all of them as one CUDA graph, captured anew for each
+        drawing. "compiled": through torch.compile, which needs a C++ compiler, and half a minute before the first token
+        of a batch of new sizes. "auto": a graph on CUDA where it works, else with a kernel where one works, else
+        plainly; `Result.step` says which it was. Tokens may differ in rare cases, where two are as likely but for
+        rounding.
     kv_dtype: what keys and values are kept in: "auto" is what the model computes in; "int8" and "fp8" (e4m3) are a byte
         a number, and two bytes a key or value for its scale. A token is rounded when it is stored.
 
