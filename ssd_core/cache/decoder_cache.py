@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from ..models import few_rows
 from ..models.base import Geometry
 from ..models.decoder import Decoder, DecoderShape
-from ..models.small.linear import rounded_up
 from ..native.build import WIDE, loaded
 from ..policies import Full
 from .cache import SlotCache
@@ -50,7 +49,8 @@ class DecoderCache(KernelCache):
         self.fed = torch.empty(rows, shape.hidden, dtype=cache.dtype, device=device)
         # what is added up, the positions' rotations, the MLP's inner numbers, and what else is multiplied
         numbers = shape.hidden + shape.head_dim + shape.inner + max(shape.hidden, shape.heads * shape.head_dim)
-        self.room = torch.zeros(numbers, rounded_up(rows, WIDE), device=device)
+        # for each row, in whole vectors; a row more always takes as much more, so that plans can follow
+        self.room = torch.zeros(numbers, rows + WIDE - 1, device=device)
         self.shape = [rows, shape.hidden, shape.inner, shape.layers]
 
     @property

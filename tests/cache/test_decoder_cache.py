@@ -27,10 +27,7 @@ from tests.cache.test_cpp_kernel import threads
 
 pytestmark = needs_compiler
 CPU = torch.device("cpu")
-EXACT, ROUNDED = (
-    1e-3,
-    0.3,
-)  # of numbers around 1; where some are rounded, a few go the other way, and norms enlarge that
+EXACT, ROUNDED = 1e-3, 0.1  # of numbers around 1
 SHAPE = DecoderShape(2, 24, 4, 2, 8, 10, 1e-6, 1e4)
 
 
@@ -102,8 +99,10 @@ def test_the_kernel_does_what_the_layers_do(
         pair = Pair(decoder, rows, H2O(1.0), kv_dtype)
         for _ in range(2):
             plain, ours = pair.step()
-            close = EXACT if (dtype, kv_dtype) == (torch.float32, "auto") else ROUNDED
-            torch.testing.assert_close(ours.float(), plain.float(), rtol=close, atol=close)
+            if (dtype, kv_dtype) == (torch.float32, "auto"):
+                torch.testing.assert_close(ours, plain, rtol=EXACT, atol=EXACT)
+            else:  # a norm over few numbers may make much of where one is rounded the other way
+                assert (ours - plain).float().abs().mean() < ROUNDED
 
 
 @pytest.mark.parametrize("rows", [2, 4, 20, 70])
@@ -145,7 +144,7 @@ def test_nothing_behind_a_matrix_is_read(dtype: torch.dtype, rows: int) -> None:
     for weight in decoder.parameters():
         weight.data = before_nothing(weight)
     plain, ours = Pair(decoder, rows).step()
-    torch.testing.assert_close(ours.float(), plain.float(), rtol=ROUNDED, atol=ROUNDED)
+    assert (ours - plain).float().abs().mean() < ROUNDED
 
 
 def test_threads_make_no_difference() -> None:
@@ -275,7 +274,7 @@ def test_the_operator_of_a_compiled_step_does_the_same(monkeypatch: pytest.Monke
 
 def test_what_it_holds_is_counted() -> None:
     pair = Pair(made(), 3)
-    lanes, numbers = 16, 24 + 8 + 10 + 32
+    lanes, numbers = 3 + 15, 24 + 8 + 10 + 32
     beside = 2 * 7 * 8 + 3 * 8 * 8 * 4 + 3 * 24 * 4 + lanes * numbers * 4  # addresses, qkv, what comes out, and room
     assert pair.cache.nbytes == beside + super(DecoderCache, pair.cache).nbytes
 
