@@ -19,6 +19,7 @@ from ssd_core.cache.offloaded import OffloadedSlots
 from ssd_core.clock import Clock
 from ssd_core.loop import GREY, draw_tokens, uniform_numbers
 from ssd_core.memory import PeakBytes, counted, plan_rows
+from ssd_core.models.decoder import TABLE
 from ssd_core.prompts import prompt_rows
 from ssd_core.sampling import Sampling, streams
 from ssd_core.step import prefill
@@ -246,7 +247,8 @@ def test_the_plan_is_what_is_counted(policy: Policy, prompts: Sequence[str], gui
         assert memory.bookkeeping_bytes <= planned.bookkeeping_bytes
     assert planned.picture_bytes == planned.pictures_at_once * picture_peak
     parameters = sum(part.nbytes for part in model.parameters())
-    rope = 2 * (max(map(len, rows)) + model.geometry.tokens) * model.geometry.head_dim * model.dtype.itemsize
+    assert max(map(len, rows)) + model.geometry.tokens <= TABLE
+    rope = 2 * TABLE * model.geometry.head_dim * model.dtype.itemsize
     assert planned.weights_bytes == parameters + rope
 
 
