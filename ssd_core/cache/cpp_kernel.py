@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..models.small.linear import rounded_up
 from ..native.build import MOST_DIM, WIDE, loaded
+from ..rounding import rounded_up
 from .cache import SlotCache
 
 ROOM = 16 * WIDE  # slots, or a multiple of it: a step that is compiled for some is so for a few more

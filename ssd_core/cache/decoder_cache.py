@@ -124,6 +124,7 @@ def is_taken(decoder: Decoder) -> bool:
     parts = [decoder.norm, *(part for layer in decoder.layers for part in parts_of(layer))]
     return (
         all(type(part) in NORMS or (type(part) in MATRICES and part.bias is None) for part in parts)
+        and all(type(part.weight) is nn.Parameter for part in parts)  # and nothing that only looks like one
         and {part.weight.dtype for part in parts} in [{dtype} for dtype in DTYPES]
         and all(part.weight.device.type in ("cpu", "meta") and part.weight.is_contiguous() for part in parts)
         and shape.hidden % 4 == shape.head_dim % 4 == shape.inner % 2 == 0

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from ..rounding import rounded_up
+
 TABLE = 256  # positions, or a multiple of it
 
 
@@ -55,7 +57,7 @@ class Rope(nn.Module):
     def reserve(self, positions: int, device: torch.device, dtype: torch.dtype) -> None:
         """Make the table cover positions 0..positions - 1, in `dtype` on `device`. It covers a few more, for a step is
         compiled for a table of its size."""
-        positions = -(-positions // TABLE) * TABLE
+        positions = rounded_up(positions, TABLE)
         if len(self.table) >= positions and self.table.device == device and self.table.dtype == dtype:
             return
         inverse = 1 / self.theta ** (torch.arange(0, self.dim, 2, dtype=torch.float32) / self.dim)

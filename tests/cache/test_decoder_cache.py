@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from ssd_core import load
 from ssd_core.cache import decoder_cache
 from ssd_core.cache.decoder_cache import DTYPES, DecoderCache, decoder_cache_for, feed_decoder, is_taken, run, works
 from ssd_core.cache.storage import KV_DTYPES
@@ -179,6 +180,11 @@ def test_torchs_layers_are_taken_as_well() -> None:
     assert isinstance(decoder_cache_for(pair.decoder, pair.cache.cache), DecoderCache)
 
 
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_the_embedded_model_is_taken(dtype: str) -> None:
+    assert is_taken(load("janus-shapes", "cpu", dtype).decoder)
+
+
 def biased(decoder: Decoder) -> None:
     decoder.layers[1].out = nn.Linear(32, 24)
 
@@ -211,9 +217,27 @@ def turned(decoder: Decoder) -> None:
     last.down.weight = nn.Parameter(torch.randn(10, 24).T)  # type: ignore[union-attr]
 
 
+def of_other_tensors(decoder: Decoder) -> None:
+    class Packed(Tensor):
+        """As torchao puts into torch's own layers."""
+
+    for part in decoder.modules():
+        if isinstance(part, few_rows.Linear):
+            part.weight = nn.Parameter(part.weight.data.as_subclass(Packed), requires_grad=False)
+
+
 @pytest.mark.parametrize(
     "change",
-    [biased, of_another_class, with_another_norm, looked_into, looked_into_before, of_two_precisions, turned],
+    [
+        biased,
+        of_another_class,
+        with_another_norm,
+        looked_into,
+        looked_into_before,
+        of_two_precisions,
+        turned,
+        of_other_tensors,
+    ],
 )
 def test_other_decoders_go_layer_by_layer(change: Callable[[Decoder], None]) -> None:
     decoder = made()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from ...rounding import rounded_up
 from .packed import Packed
 
 
@@ -95,7 +96,3 @@ class SmallLinear(KeptLinear):
 def kept(*shape: int, dtype: torch.dtype) -> nn.Parameter:
     """A parameter without content."""
     return nn.Parameter(torch.empty(shape, dtype=dtype, device="meta"), requires_grad=False)
-
-
-def rounded_up(size: int, multiple: int) -> int:
-    return -(-size // multiple) * multiple
