@@ -11,10 +11,10 @@ from .cache.cache import SlotCache
 from .cache.kernel_cache import why_no_kernel
 from .cache.storage import KV_DTYPES, check_kv_dtype
 from .errors import UserError
-from .fixed import FixedStep
 from .models.base import Geometry, ImageModel
 from .policies import Policy
 from .turn import Step, Turn
+from .turn_kernel import KernelStep
 
 STEPS = ("auto", "plain", "kernel", "graph", "compiled")
 REFUSED = {
@@ -117,5 +117,5 @@ def begin(choice: Choice, turn: Turn, cache: SlotCache) -> Step:
 
         return CapturedStep(turn, cache)
     if choice.name == "kernel":
-        return FixedStep(turn, cache, choice.told)
+        return KernelStep(turn, cache, choice.told)
     return Step(turn, cache, choice.told)

@@ -23,9 +23,13 @@ class FixedStep(Step):
             self.turn.draw(self.cache)
             return
         if self.fixed is None:
-            self.fixed = fixed_cache(self.turn.model.decoder, self.cache)
+            self.fixed = self.begin()
         self.fixed.advance()
         self.draw(self.fixed)
+
+    def begin(self) -> FixedCache:
+        """The slots, once they no longer move."""
+        return fixed_cache(self.turn.model.decoder, self.cache)
 
     def draw(self, fixed: FixedCache) -> None:
         """Draw a token of every picture."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -30,6 +31,7 @@ from .prompts import Prompt, prompt_rows
 from .sampling import Sampling
 from .step import prefill
 from .turn import Turn
+from .turn_kernel import TurnKernel, is_known_ending
 
 # What was planned for a model. A plan takes a tenth of a second, and many drawings follow the same one.
 PLANS: weakref.WeakKeyDictionary[ImageModel, dict[Hashable, Memory]] = weakref.WeakKeyDictionary()
@@ -254,8 +256,9 @@ def _plan_rows(
         if step in ("kernel", "compiled"):  # the last step is the widest
             cache.skip(geometry.tokens - 1 - fed)
             fixed = fixed_for(model, skeleton, cache)
+            take = fixed_turn(model, turn, fixed, whole=step == "kernel")
             fixed.advance()
-            turn.draw(fixed)
+            take()
         else:
             draw(geometry.tokens - 1)
         kv_bytes, bookkeeping_bytes = cache.kv_bytes, cache.bookkeeping_bytes
@@ -302,6 +305,12 @@ def fixed_for(model: ImageModel, skeleton: ImageModel, cache: SlotCache) -> Fixe
             return DecoderCache(cache, skeleton.decoder)
         return KernelCache(cache, kernels_on(model.device)[0])
     return MaskedCache(cache)
+
+
+def fixed_turn(model: ImageModel, turn: Turn, fixed: FixedCache, whole: bool) -> Callable[[], None]:
+    """What takes a model's turns, planned with its skeleton's. whole: by a kernel for all of it, where there is one."""
+    known = whole and all(is_known_ending(one, turn.sampling) for one in (model, turn.model))
+    return TurnKernel(turn, fixed) if known and isinstance(fixed, DecoderCache) else partial(turn.draw, fixed)
 
 
 def counted(planned: Memory, cache: SlotCache) -> Memory:

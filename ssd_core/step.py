@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from typing import TypeVar
 
 import torch
@@ -56,17 +55,22 @@ def prefill(
     return cache
 
 
-def image_embedder(model: ImageModel) -> Callable[[Tensor], Tensor]:
-    """What turns drawn tokens, int64 [n], into the next step's input, [n, hidden].
+class ImageEmbedder:
+    """Turns drawn tokens, int64 [n], into the next step's input, [n, hidden].
 
-    Where there are no more codes than a picture has tokens, all are embedded once and looked up: that is no more work
-    than one picture makes. Janus-Pro has 16384 codes, and their table would take as much memory as a small cache.
+    table: all tokens embedded, [codebook, hidden], where there are no more of them than a picture has: that is no more
+        work than one picture makes. Else None: Janus-Pro has 16384, and their table would take as much memory as a
+        small cache.
     """
-    geometry = model.geometry
-    if geometry.codebook > geometry.tokens:
-        return model.embed_image
-    table = model.embed_image(torch.arange(geometry.codebook, device=model.device))
-    return partial(torch.index_select, table, 0)
+
+    def __init__(self, model: ImageModel) -> None:
+        geometry, self.model = model.geometry, model
+        self.table: Tensor | None = None
+        if geometry.codebook <= geometry.tokens:
+            self.table = model.embed_image(torch.arange(geometry.codebook, device=model.device))
+
+    def __call__(self, tokens: Tensor) -> Tensor:
+        return self.model.embed_image(tokens) if self.table is None else self.table.index_select(0, tokens)
 
 
 def next_tokens(

@@ -11,13 +11,13 @@ from .cache.cache import SlotCache
 from .models.base import ImageModel
 from .models.decoder import Attend
 from .sampling import Sampling
-from .step import feed, image_embedder, next_tokens
+from .step import ImageEmbedder, feed, next_tokens
 from .tokens import UNDRAWN
 
 
 class Turn:
-    """All that happens for one token of every picture, over tensors that stay where they are and are written in place:
-    so a CUDA graph can hold it.
+    """All that happens for one token of every picture, over contiguous tensors that stay where they are and are written
+    in place: so a CUDA graph can hold it, and a kernel take it as a whole.
 
     x: what is fed next, [rows, hidden]; positions: where it stands, int64 [rows, 1].
     at: the grid's token that comes, int64 [1].
@@ -37,16 +37,16 @@ class Turn:
         """rows: the prompt ids of each row, conditional rows first.
         kept: tokens that stay, int64 [images, grid tokens], -1 where one is to be drawn."""
         device = model.device
-        self.model, self.sampling, self.uniform, self.kept = model, sampling, uniform, kept
-        self.embed_image = image_embedder(model)
-        self.x = model.embed_text(torch.tensor([ids[-1:] for ids in rows]))[:, 0]
+        self.model, self.sampling, self.uniform, self.kept = model, sampling, uniform.contiguous(), kept
+        self.embed_image = ImageEmbedder(model)
+        self.x = model.embed_text(torch.tensor([ids[-1:] for ids in rows]))[:, 0].contiguous()
         self.positions = torch.tensor([[len(ids) - 1] for ids in rows], device=device)
         self.at = torch.zeros(1, dtype=torch.int64, device=device)
         if kept is None:
             self.tokens = torch.full(uniform.T.shape, UNDRAWN, dtype=torch.int64, device=device)
             self.stays = None
         else:
-            self.tokens = kept.to(device, copy=True)
+            self.tokens = kept.clone(memory_format=torch.contiguous_format).to(device)
             self.stays = (self.tokens != UNDRAWN).T.contiguous()
 
     def draw(self, cache: Attend) -> None:

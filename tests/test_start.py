@@ -74,7 +74,7 @@ def test_tokens_that_are_kept_at_the_beginning_are_fed_and_not_drawn(monkeypatch
     def on_row(row: int, *_: object) -> None:
         rows.append(row)
 
-    result = generate(model_of(), ["ab"], start=other(), keep=keep, on_row=on_row, **USUAL)
+    result = generate(model_of(), ["ab"], start=other(), keep=keep, on_row=on_row, step="plain", **USUAL)
     assert len(sampled) == 8 - 2  # to the end of the second row, in which the last is drawn
     assert rows == [0, 1]
     assert result.drawn == 4

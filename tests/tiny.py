@@ -62,6 +62,9 @@ class TinyModel(ImageModel):
     def image_logits(self, hidden: Tensor) -> Tensor:
         return self.head(hidden).float()
 
+    def head_layers(self) -> Sequence[nn.Module]:
+        return [self.head]
+
     def decode_image(self, tokens: Tensor) -> Tensor:
         g = self.geometry
         grey = tokens.float().view(-1, g.rows, g.columns, 1) / g.codebook

@@ -65,14 +65,18 @@ class DecoderCache(KernelCache):
         """As `step.feed`; the next token overwrites what comes out."""
         if x.is_meta:  # nothing but memory is counted
             return self.fed
-        decoder, attention = self.decoder, self.attention
         call = feed_decoder if torch.compiler.is_compiling() else run
-        call(
-            *(x.contiguous(), positions.contiguous(), decoder.rope.table, self.fed, self.layers, decoder.norm.weight),
-            *(self.qkv, self.answers, self.state, attention.room, self.room, attention.dtypes[1]),
-            *(self.shape + attention.sizes, decoder.shape.norm_eps),
-        )
+        call(*self.arguments(x.contiguous(), positions.contiguous()))
         return self.fed
+
+    def arguments(self, x: Tensor, positions: Tensor, turn: int = 0) -> list[Any]:
+        """What `run` takes. x [rows, hidden] and positions [rows, 1], contiguous."""
+        decoder, attention = self.decoder, self.attention
+        return [
+            *(x, positions, decoder.rope.table, self.fed, self.layers, decoder.norm.weight),
+            *(self.qkv, self.answers, self.state, attention.room, self.room, attention.dtypes[1]),
+            *(self.shape + attention.sizes, decoder.shape.norm_eps, turn),
+        ]
 
 
 def run(
@@ -90,10 +94,13 @@ def run(
     stored: torch.dtype,
     sizes: Sequence[int],
     eps: float,
+    turn: int,
 ) -> None:
-    """The call itself. sizes: rows, hidden, inner, layers; then as `run` of cpp_kernel.py takes them."""
+    """The call itself. sizes: rows, hidden, inner, layers; then as `run` of cpp_kernel.py takes them.
+
+    turn: address of what follows, see turn_kernel.py, and nothing is fed out then; 0 where nothing does."""
     parts = x, positions, rope, fed, layers, norm, qkv, answers, state, weights, room
-    loaded(x.dtype, stored).decode(*(part.data_ptr() for part in parts), *sizes, len(weights), eps)
+    loaded(x.dtype, stored).decode(*(part.data_ptr() for part in parts), turn, *sizes, len(weights), eps)
 
 
 # As `attend_pairs` of cpp_kernel.py.
@@ -120,16 +127,31 @@ def parts_of(layer: nn.Module) -> list[Any]:
 def is_taken(decoder: Decoder) -> bool:
     """Whether the kernel does all that this decoder does: its layers are torch's, or those of few_rows.py, in the
     processor's memory, their sizes go into vectors, and nobody looks into them."""
-    shape, modules = decoder.shape, [*decoder.modules()]
+    shape = decoder.shape
     parts = [decoder.norm, *(part for layer in decoder.layers for part in parts_of(layer))]
     return (
         all(type(part) in NORMS or (type(part) in MATRICES and part.bias is None) for part in parts)
-        and all(type(part.weight) is nn.Parameter for part in parts)  # and nothing that only looks like one
-        and {part.weight.dtype for part in parts} in [{dtype} for dtype in DTYPES]
-        and all(part.weight.device.type in ("cpu", "meta") and part.weight.is_contiguous() for part in parts)
+        and decoder.norm.weight.dtype in DTYPES
+        and are_plain([part.weight for part in parts], decoder.norm.weight.dtype)
         and shape.hidden % 4 == shape.head_dim % 4 == shape.inner % 2 == 0
-        and not any(module._forward_hooks or module._forward_pre_hooks for module in modules)
+        and not is_watched(decoder)
     )
+
+
+def are_plain(weights: Sequence[Tensor], dtype: torch.dtype) -> bool:
+    """Whether a kernel can read these by their addresses, and they are nothing that only looks like weights."""
+    return all(
+        type(weight) is nn.Parameter
+        and weight.dtype == dtype
+        and weight.device.type in ("cpu", "meta")
+        and weight.is_contiguous()
+        for weight in weights
+    )
+
+
+def is_watched(whole: nn.Module) -> bool:
+    """Whether anybody looks into any of its modules, or changes what goes in or comes out."""
+    return any(module._forward_hooks or module._forward_pre_hooks for module in whole.modules())
 
 
 @functools.cache

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 from abc import ABC, abstractmethod
+from itertools import chain
+from struct import Struct
 
 import torch
 from torch import Tensor
 
 from .cache import SlotCache
 
-NUMBERS = 4  # of a kind, int32: the newest token's slot; the slots filled; its query's place; a float32, the unit
+NUMBERS = "iiif"  # of a kind, in C: the newest token's slot; the slots filled; its query's place; the unit of scores
 
 
 class FixedCache(ABC):
@@ -19,7 +22,7 @@ class FixedCache(ABC):
     They may take turns with the SlotCache's own `attend`.
 
     kinds: which kind each group's slots are of, [layers][groups]. The numbers of a kind's slots are the same.
-    state: the numbers of this step, int32 [kinds, NUMBERS].
+    state: the numbers of this step, int32 [kinds, 4] as NUMBERS has it.
     """
 
     def __init__(self, cache: SlotCache) -> None:
@@ -30,23 +33,26 @@ class FixedCache(ABC):
         self.kinds = [[kinds.index((group.keep, group.prompt)) for group in groups] for groups in cache.groups]
         self.sizes = [keep.slots for keep, _ in kinds]
         device = torch.device(cache.device)
+        numbers, on_gpu = (len(kinds), len(NUMBERS)), device.type == "cuda"
         # A row for each step: the host may be steps ahead of the device, and what is still to be read must not change.
-        shape, on_gpu = (cache.geometry.tokens, len(kinds), NUMBERS), device.type == "cuda"
-        self.to_come = torch.zeros(shape, dtype=torch.int32, pin_memory=on_gpu)
+        steps = cache.geometry.tokens if on_gpu else 1
+        self.to_come = torch.zeros(steps, *numbers, dtype=torch.int32, pin_memory=on_gpu)
+        self.packed = (ctypes.c_char * self.to_come.nbytes).from_address(self.to_come.data_ptr())
+        self.row = Struct(NUMBERS * len(kinds))
         self.steps = 0
-        self.state = torch.zeros(shape[1:], dtype=torch.int32, device=device)
+        on_cpu = device.type == "cpu"  # which reads what it just wrote
+        self.state = self.to_come[0] if on_cpu else torch.zeros(numbers, dtype=torch.int32, device=device)
 
     def advance(self) -> None:
         """Make room for the newest token of every row. Before each step, of which there are as many as tokens."""
-        numbers, units = [(0, 0, 0)] * len(self.sizes), [0.0] * len(self.sizes)
+        numbers: list[tuple[float, ...]] = [(0, 0, 0, 0.0)] * len(self.sizes)
         for layer, own in zip(self.cache.layers, self.kinds, strict=True):
             for slots, kind in zip(layer, own, strict=True):
-                numbers[kind] = (slots.next_slot(), slots.held, slots.next_query())
-                units[kind] = slots.unit
-        row = self.to_come[self.steps]
-        row[:, :3] = torch.tensor(numbers)
-        row.view(torch.float32)[:, 3] = torch.tensor(units)
-        self.state.copy_(row, non_blocking=True)
+                numbers[kind] = (slots.next_slot(), slots.held, slots.next_query(), slots.unit)
+        step = self.steps % len(self.to_come)
+        self.row.pack_into(self.packed, step * self.row.size, *chain(*numbers))
+        if not self.state.is_cpu:
+            self.state.copy_(self.to_come[step], non_blocking=True)
         self.steps += 1
 
     @property

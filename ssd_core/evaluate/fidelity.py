@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy, kl_div
 
 from ..models.base import ImageModel
 from ..policies import Policy
-from ..step import image_embedder, prefill, step
+from ..step import ImageEmbedder, prefill, step
 from ..tokens import UNDRAWN
 
 
@@ -35,7 +35,7 @@ def forced_logits(
     tokens = tokens.to(model.device)
     cache = prefill(model, policy.fit(model), rows, kv_dtype=kv_dtype)
     try:
-        embed_image = image_embedder(model)
+        embed_image = ImageEmbedder(model)
         positions = torch.tensor([[len(ids) - 1] for ids in rows], device=model.device)
         x = model.embed_text(torch.tensor([ids[-1:] for ids in rows]))[:, 0]
         for token in tokens.T:

@@ -80,6 +80,11 @@ class ImageModel(nn.Module, ABC):
     def image_logits(self, hidden: Tensor) -> Tensor:
         """[B, hidden] of the newest token -> float32 [B, codebook], the logits of the next image token."""
 
+    def head_layers(self) -> Sequence[nn.Module]:
+        """The linear layers of the image head, if `image_logits` is these with gelu between them, and nothing else;
+        else none."""
+        return ()
+
     @abstractmethod
     def decode_image(self, tokens: Tensor) -> Tensor:
         """int64 [B, tokens] -> float32 [B, height, width, 3] in 0..1, all at once: the caller chooses the chunk."""

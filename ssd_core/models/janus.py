@@ -129,6 +129,9 @@ class Janus(ImageModel):
     def image_logits(self, hidden: Tensor) -> Tensor:
         return self.head(hidden).float()
 
+    def head_layers(self) -> Sequence[nn.Module]:
+        return [self.head.inner, self.head.logits]
+
     def decode_image(self, tokens: Tensor) -> Tensor:
         codec, shape = self.codec, self.shape
         codes = codec.quantize.embedding(tokens.to(self.device))

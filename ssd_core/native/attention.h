@@ -48,13 +48,16 @@ inline Floats scales_of(int64_t scales, int64_t slot, int64_t count) {
   return load(reinterpret_cast<const BFloat16*>(scales) + slot, count) * (1 / Stored::LARGEST);
 }
 
+inline const Stored* stored(int64_t address) { return reinterpret_cast<const Stored*>(address); }
+
 // The largest of a query's logits, which are written to `logits`, followed by -inf up to a multiple of WIDE.
 template <int DIM> float ask(const Floats* query, const Pair& pair, int64_t held, int64_t any, float* logits) {
   const int64_t dim = DIM ? DIM : any;
-  const Stored* keys = reinterpret_cast<const Stored*>(pair.keys);
+  const Stored *keys = stored(pair.keys), *values = stored(pair.values);
   Floats most = Floats{} - INFINITY;
   for (int64_t start = 0; start < held; start += WIDE) {
     const int64_t count = std::min(WIDE, held - start);
+    fetch(values + start * dim, count * dim);
     Floats products[WIDE];
     for (int64_t i = 0; i < WIDE; i++) {
       const Stored* key = keys + (start + std::min(i, count - 1)) * dim;
@@ -72,19 +75,22 @@ template <int DIM> float ask(const Floats* query, const Pair& pair, int64_t held
   return largest;
 }
 
-// The sum of the values, each times its weight, in `answer`. CHAINS: sums at a time, as one would wait for itself.
+// The sum of the values, each times its weight, in `answer`. CHAINS: sums at a time, as one would wait for itself. next:
+// the keys that are read afterwards.
 template <int DIM, int CHAINS>
-void answer_with(const float* weights, int64_t address, int64_t held, int64_t any, Floats* answer) {
+void answer_with(const float* weights, const Stored* values, int64_t held, int64_t any, const Stored* next,
+                 Floats* answer) {
   const int64_t dim = DIM ? DIM : any, parts = (dim + WIDE - 1) / WIDE;
   constexpr int64_t MOST = DIM ? DIM / WIDE : MOST_DIM / WIDE;
-  const Stored* values = reinterpret_cast<const Stored*>(address);
   Floats sum[CHAINS][MOST];
   for (auto& chain : sum) std::fill_n(chain, parts, Floats{});
   int64_t s = 0;
-  for (; s + CHAINS <= held; s += CHAINS)
+  for (; s + CHAINS <= held; s += CHAINS) {
+    fetch(next + s * dim, CHAINS * dim);
     for (int64_t chain = 0; chain < CHAINS; chain++)
       for (int64_t part = 0; part < parts; part++)
         sum[chain][part] += weights[s + chain] * load(values + (s + chain) * dim + part * WIDE, dim - part * WIDE);
+  }
   for (; s < held; s++)
     for (int64_t part = 0; part < parts; part++)
       sum[0][part] += weights[s] * load(values + s * dim + part * WIDE, dim - part * WIDE);
@@ -94,11 +100,12 @@ void answer_with(const float* weights, int64_t address, int64_t held, int64_t an
   }
 }
 
-// Store a pair's newest token, and answer its queries. weights: room for as many as it has slots, and WIDE - 1 more.
+// Store a pair's newest token, and answer its queries. next: the keys of the pair that follows. weights: room for as
+// many as it has slots, and WIDE - 1 more.
 // DIM: of heads, so that loops over it have no end to watch for; 0 for any.
 template <int DIM>
-void attend(const Number* qkv, Number* answers, const Pair& pair, const Kind& kind, const Sizes& sizes,
-            float* weights) {
+void attend(const Number* qkv, Number* answers, const Pair& pair, const Kind& kind, const Stored* next,
+            const Sizes& sizes, float* weights) {
   const int64_t dim = DIM ? DIM : sizes.dim, group = sizes.heads / sizes.kv_heads, held = kind.held;
   const int64_t row = pair.number / sizes.kv_heads, head = pair.number % sizes.kv_heads;
   const Number* brought = qkv + row * (sizes.heads + 2 * sizes.kv_heads) * dim;
@@ -131,7 +138,7 @@ void attend(const Number* qkv, Number* answers, const Pair& pair, const Kind& ki
     if constexpr (Stored::LARGEST > 0)
       for (int64_t s = 0; s < held; s += WIDE)
         put(weights + s, get(weights + s) * scales_of(pair.value_scales, s, held - s));
-    answer_with<DIM, DIM == 32 ? 4 : 2>(weights, pair.values, held, dim, answer);
+    answer_with<DIM, DIM == 32 ? 4 : 2>(weights, stored(pair.values), held, dim, next, answer);
     Number* to = answers + (row * sizes.heads + head * group + g) * dim;
     for (int64_t d = 0; d < dim; d++) narrow(answer[d / WIDE][d % WIDE] / total, to[d]);
   }
@@ -145,7 +152,8 @@ void attend_all(const Number* qkv, Number* answers, const Pair* table, const Kin
 #pragma omp for schedule(dynamic, at_once)
   for (int64_t index = 0; index < sizes.pairs; index++) {
     const Pair& pair = table[index];
-    attend<DIM>(qkv, answers, pair, kinds[pair.kind], sizes, weights + omp_get_thread_num() * sizes.widest);
+    const Stored* next = stored(table[std::min(index + 1, sizes.pairs - 1)].keys);
+    attend<DIM>(qkv, answers, pair, kinds[pair.kind], next, sizes, weights + omp_get_thread_num() * sizes.widest);
   }
 }
 

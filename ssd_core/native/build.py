@@ -42,7 +42,7 @@ FLAGS = (
 )
 ARGUMENTS = {  # of each function: addresses, whole numbers, and numbers
     "attend_pairs": (5, 6, 0),
-    "decode": (11, 10, 1),
+    "decode": (12, 10, 1),
 }
 
 

@@ -81,10 +81,9 @@ inline void gather(const Decoder& decoder, const Inputs& to) {
     }
 }
 
-// Called by all threads. The sizes are those of attention.h.
+// Through all layers, to their sums. Called by all threads. The sizes are those of attention.h.
 template <int DIM>
-void decode(const Decoder& decoder, const Sizes& sizes, const Number* x, const int64_t* positions, const Number* rope,
-            Number* to) {
+void decode(const Decoder& decoder, const Sizes& sizes, const Number* x, const int64_t* positions, const Number* rope) {
   const int64_t rows = decoder.rows, lanes = decoder.lanes, dim = sizes.dim;
   const int64_t rotated = sizes.heads + sizes.kv_heads, brought = (rotated + sizes.kv_heads) * dim;
   Inputs hidden = decoder.wide, answered = decoder.wide;
@@ -131,8 +130,12 @@ void decode(const Decoder& decoder, const Sizes& sizes, const Number* x, const i
     multiply(hidden, matrix(layer.gate_up), 1, decoder.inner, gate);
     multiply(decoder.narrow, matrix(layer.down), 1, decoder.hidden / 2, add);
   }
+}
+
+// The decoder's answer, [rows, hidden]. Called by all threads.
+inline void answer(const Decoder& decoder, Number* to) {
   normalize(decoder, decoder.norm, [&](int64_t k, int64_t group, Floats even, Floats odd) {
-    put_rows(to + group * WIDE * decoder.hidden + k, decoder.hidden, rows - group * WIDE, even, odd);
+    put_rows(to + group * WIDE * decoder.hidden + k, decoder.hidden, decoder.rows - group * WIDE, even, odd);
   });
 }
 

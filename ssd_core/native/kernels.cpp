@@ -1,9 +1,10 @@
-// The kernels for the processor: what cache/cpp_kernel.py and cache/decoder_cache.py call, compiled by build.py.
+// The kernels for the processor: what cache/cpp_kernel.py, cache/decoder_cache.py and turn_kernel.py call, compiled by
+// build.py.
 
 #include <omp.h>
 
 #include "attention.h"
-#include "decoder.h"
+#include "turn.h"
 
 // Call what is compiled for heads of `dim` numbers: `of<dim>`, or `of<0>` for any.
 #define FOR_DIM(dim, of, ...)                                                         \
@@ -24,11 +25,11 @@ extern "C" void attend_pairs(const Number* qkv, Number* answers, const Pair* tab
 }
 
 // x and to [rows, hidden]; positions [rows]; rope [positions, 2, dim]; qkv, answers and weights as above; room: so many
-// floats as DecoderCache says.
+// floats as DecoderCache says. turn: what follows instead of an answer in `to`; 0 where nothing does.
 extern "C" void decode(const Number* x, const int64_t* positions, const Number* rope, Number* to, const Layer* layer,
                        const Number* norm, Number* qkv, Number* answers, const Kind* kinds, float* weights, float* room,
-                       int64_t rows, int64_t hidden, int64_t inner, int64_t layers, int64_t pairs, int64_t heads,
-                       int64_t kv_heads, int64_t dim, int64_t widest, int64_t threads, double eps) {
+                       const Turn* turn, int64_t rows, int64_t hidden, int64_t inner, int64_t layers, int64_t pairs,
+                       int64_t heads, int64_t kv_heads, int64_t dim, int64_t widest, int64_t threads, double eps) {
   const Sizes sizes{pairs, heads, kv_heads, dim, widest, threads};
   const int64_t lanes = (rows + WIDE - 1) / WIDE * WIDE;
   float *cosines = room + hidden * lanes, *sines = cosines + dim / 2 * lanes, *narrow = sines + dim / 2 * lanes;
@@ -36,5 +37,10 @@ extern "C" void decode(const Number* x, const int64_t* positions, const Number* 
   const Decoder decoder{rows, lanes, hidden, inner, layers, float(eps), layer, norm, qkv, answers, room, cosines,
                         sines, {wide, rows, lanes, 0}, {narrow, rows, lanes, inner}, kinds, weights};
 #pragma omp parallel num_threads(threads)
-  FOR_DIM(dim, decode, decoder, sizes, x, positions, rope, to)
+  {
+    FOR_DIM(dim, decode, decoder, sizes, x, positions, rope)
+    if (turn) draw(*turn, decoder);
+    else answer(decoder, to);
+  }
+  if (turn) go_on(*turn, rows, hidden);
 }

@@ -93,6 +93,12 @@ inline Floats get(const float* from) {
   return x;
 }
 
+// Bring numbers near, while others are worked on.
+template <typename T> void fetch(const T* from, int64_t count) {
+  constexpr int64_t line = 64 / sizeof(T);
+  for (int64_t at = 0; at < count; at += line) __builtin_prefetch(from + at, 0, 2);
+}
+
 // exp(x) for x <= 0, or for what is no number: a power of 2 times a Taylor series over half of ln 2 to either side,
 // right to a float's last bits.
 inline Floats exponential(Floats x) {

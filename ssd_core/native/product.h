@@ -176,12 +176,11 @@ void multiply(const Inputs& inputs, const Number* matrix, int64_t parts, int64_t
       for (int i = 0; i < half && n + i < span; i += 2)
         then(part, n + i, group + g, sum[i][g], sum[i + 1][g], sum[half + i][g], sum[half + i + 1][g]);
     };
-    auto many = [&](auto width, auto half, int64_t group) {
-      for (int64_t n = start; n < std::min(span, start + BLOCK); n += half) {
-        Floats sum[2 * half][width];
-        multiply_many<width, half>(inputs, group, outputs(half, n), sum);
-        for (int g = 0; g < width; g++) hand(sum, n, group, g);
-      }
+    auto many = [&](auto width, int64_t group) {
+      constexpr std::integral_constant<int, BLOCK> half{};
+      Floats sum[2 * half][width];
+      multiply_many<width, half>(inputs, group, outputs(half, start), sum);
+      for (int g = 0; g < width; g++) hand(sum, start, group, g);
     };
     auto few = [&](auto rows) {
       constexpr std::integral_constant<int, WIDE / 2 / rows> half{};
@@ -199,10 +198,15 @@ void multiply(const Inputs& inputs, const Number* matrix, int64_t parts, int64_t
     } else if (inputs.few()) {
       few(four);
     } else {
+      // what the processor foresees by itself ends with each few outputs
+      if (const int64_t next = block + 1; groups > 1 && next < parts * blocks) {
+        const Number* first = matrix + (next / blocks * 2 * span + next % blocks * BLOCK) * inputs.size;
+        fetch(first, BLOCK * inputs.size);
+        fetch(first + span * inputs.size, BLOCK * inputs.size);
+      }
       int64_t group = 0;
-      for (; group + 4 <= groups; group += 4) many(four, two, group);
-      for (; group + 2 <= groups; group += 2) many(two, four, group);
-      for (; group < groups; group++) many(one, four, group);
+      for (; group + 2 <= groups; group += 2) many(two, group);
+      if (group < groups) many(one, group);
     }
   }
 }

@@ -10,7 +10,7 @@ from ssd_core import SSD, generate
 from ssd_core.cache.ranked import RankedSlots
 from ssd_core.prompts import prompt_rows
 from ssd_core.sampling import Sampling
-from ssd_core.step import feed, image_embedder, prefill
+from ssd_core.step import ImageEmbedder, feed, prefill
 from tests.table import HEADS, WARM
 from tests.tiny import TinyModel, random_map, tiny
 from tests.views import view_of
@@ -21,7 +21,7 @@ def positions(policy: SSD, model: TinyModel, tokens: torch.Tensor) -> list[tuple
     rows = prompt_rows(model, ["abc"], len(tokens), None, Sampling(3.0))
     with torch.inference_mode():
         cache = prefill(model, policy, rows)
-        embed = image_embedder(model)
+        embed = ImageEmbedder(model)
         x = model.embed_text(torch.tensor([ids[-1:] for ids in rows]))[:, 0]
         for at in range(tokens.shape[1]):
             feed(model, cache, x, torch.full((len(rows), 1), len(rows[0]) - 1 + at))

@@ -273,7 +273,7 @@ def test_the_trial_finds_that_it_works(dtype: torch.dtype, kv_dtype: str) -> Non
 def test_the_trial_finds_wrong_answers(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     def wrong(*given: object) -> None:
         run(*given)  # type: ignore[arg-type]
-        fed, rows = given[3], given[-2][0]  # type: ignore[index]
+        fed, rows = given[3], given[-3][0]  # type: ignore[index]
         if rows == 5:
             fed[-1].add_(1)  # type: ignore[index]
 
