@@ -51,20 +51,25 @@ inline Floats scales_of(int64_t scales, int64_t slot, int64_t count) {
 inline const Stored* stored(int64_t address) { return reinterpret_cast<const Stored*>(address); }
 
 // The largest of a query's logits, which are written to `logits`, followed by -inf up to a multiple of WIDE.
-template <int DIM> float ask(const Floats* query, const Pair& pair, int64_t held, int64_t any, float* logits) {
+template <int DIM> float ask(const Number* query, const Pair& pair, int64_t held, int64_t any, float* logits) {
   const int64_t dim = DIM ? DIM : any;
+  const float factor = 1 / std::sqrt(float(dim));
+  constexpr bool PAIRS = PAIRED && std::is_same_v<Stored, Number>;
+  constexpr int64_t STEP = PAIRS ? 2 * WIDE : WIDE;
+  decltype(chunk<PAIRS>(query, dim)) parts[(DIM ? DIM : MOST_DIM) / STEP];
+  for (int64_t d = 0; d < dim; d += STEP) parts[d / STEP] = chunk<PAIRS>(query + d, dim - d);
   const Stored *keys = stored(pair.keys), *values = stored(pair.values);
   Floats most = Floats{} - INFINITY;
   for (int64_t start = 0; start < held; start += WIDE) {
     const int64_t count = std::min(WIDE, held - start);
     fetch(values + start * dim, count * dim);
-    Floats products[WIDE];
+    Floats products[WIDE]{};
     for (int64_t i = 0; i < WIDE; i++) {
       const Stored* key = keys + (start + std::min(i, count - 1)) * dim;
-      products[i] = query[0] * load(key, dim);
-      for (int64_t d = WIDE; d < dim; d += WIDE) products[i] += query[d / WIDE] * load(key + d, dim - d);
+      for (int64_t d = 0; d < dim; d += STEP)
+        products[i] = dot(products[i], parts[d / STEP], chunk<PAIRS>(key + d, dim - d));
     }
-    Floats logit = sums(products);
+    Floats logit = sums(products) * factor;
     if constexpr (Stored::LARGEST > 0) logit *= scales_of(pair.key_scales, start, count);
     for (int64_t i = count; i < WIDE; i++) logit[i] = -INFINITY;
     most = most > logit ? most : logit;
@@ -80,23 +85,40 @@ template <int DIM> float ask(const Floats* query, const Pair& pair, int64_t held
 template <int DIM, int CHAINS>
 void answer_with(const float* weights, const Stored* values, int64_t held, int64_t any, const Stored* next,
                  Floats* answer) {
-  const int64_t dim = DIM ? DIM : any, parts = (dim + WIDE - 1) / WIDE;
-  constexpr int64_t MOST = DIM ? DIM / WIDE : MOST_DIM / WIDE;
+  constexpr bool SPLIT = std::is_same_v<Stored, BFloat16>;  // even numbers and odd ones, which takes fewer instructions
+  constexpr int64_t STEP = SPLIT ? 2 : 1, MOST = (DIM ? DIM : MOST_DIM) / WIDE;
+  const int64_t dim = DIM ? DIM : any, parts = (dim + STEP * WIDE - 1) / (STEP * WIDE) * STEP;
   Floats sum[CHAINS][MOST];
   for (auto& chain : sum) std::fill_n(chain, parts, Floats{});
+  auto add = [&](Floats* to, int64_t slot) {
+    for (int64_t part = 0; part < parts; part += STEP) {
+      const auto some = chunk<SPLIT>(values + slot * dim + part * WIDE, dim - part * WIDE);
+      if constexpr (SPLIT) {
+        to[part] += weights[slot] * bits_of<Floats>(some << 16);
+        to[part + 1] += weights[slot] * bits_of<Floats>(some & 0xffff0000);
+      } else {
+        to[part] += weights[slot] * some;
+      }
+    }
+  };
   int64_t s = 0;
   for (; s + CHAINS <= held; s += CHAINS) {
     fetch(next + s * dim, CHAINS * dim);
-    for (int64_t chain = 0; chain < CHAINS; chain++)
-      for (int64_t part = 0; part < parts; part++)
-        sum[chain][part] += weights[s + chain] * load(values + (s + chain) * dim + part * WIDE, dim - part * WIDE);
+    for (int64_t chain = 0; chain < CHAINS; chain++) add(sum[chain], s + chain);
   }
-  for (; s < held; s++)
-    for (int64_t part = 0; part < parts; part++)
-      sum[0][part] += weights[s] * load(values + s * dim + part * WIDE, dim - part * WIDE);
+  for (; s < held; s++) add(sum[0], s);
   for (int64_t part = 0; part < parts; part++) {
     answer[part] = sum[0][part];
     for (int chain = 1; chain < CHAINS; chain++) answer[part] += sum[chain][part];
+  }
+  if constexpr (SPLIT) {
+    Integers first;
+    for (int lane = 0; lane < WIDE; lane++) first[lane] = lane / 2 + lane % 2 * int(WIDE);
+    for (int64_t part = 0; part < parts; part += 2) {
+      const Floats even = answer[part], odd = answer[part + 1];
+      answer[part] = __builtin_shuffle(even, odd, first);
+      answer[part + 1] = __builtin_shuffle(even, odd, first + int(WIDE / 2));
+    }
   }
 }
 
@@ -118,11 +140,9 @@ void attend(const Number* qkv, Number* answers, const Pair& pair, const Kind& ki
   float* scores = reinterpret_cast<float*>(pair.scores);
   if (scores) scores[kind.slot] = 0;
 
-  const float factor = 1 / std::sqrt(float(dim));
   for (int64_t g = 0; g < group; g++) {
-    Floats query[(DIM ? DIM : MOST_DIM) / WIDE], answer[(DIM ? DIM : MOST_DIM) / WIDE];
-    for (int64_t d = 0; d < dim; d += WIDE) query[d / WIDE] = load(queries + g * dim + d, dim - d) * factor;
-    const float most = ask<DIM>(query, pair, held, dim, weights);
+    Floats answer[(DIM ? DIM : MOST_DIM) / WIDE];
+    const float most = ask<DIM>(queries + g * dim, pair, held, dim, weights);
     Floats totals{};
     for (int64_t s = 0; s < held; s += WIDE) {
       const Floats weight = exponential(get(weights + s) - most);

@@ -9,6 +9,10 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+#endif
 
 namespace {
 
@@ -30,6 +34,13 @@ struct Fp8 { using Vector = Bytes; uint8_t bits; static constexpr float LARGEST 
 
 using Number = NUMBER;
 using Stored = STORED;
+
+// Whether the processor multiplies two neighbours at once.
+#if defined(__AVX512BF16__)
+constexpr bool PAIRED = std::is_same_v<Number, BFloat16>;
+#else
+constexpr bool PAIRED = false;
+#endif
 
 template <typename To, typename From> To bits_of(From from) {
   static_assert(sizeof(To) == sizeof(From));
@@ -84,6 +95,27 @@ template <typename T> Floats load(const T* from, int64_t count = WIDE) {
   typename T::Vector vector{};
   std::memcpy(&vector, from, (count < WIDE ? count : WIDE) * sizeof(T));
   return wide(vector, T{});
+}
+
+// What is multiplied at once: neighbours as they are, twice as many, where they are PAIRS.
+template <bool PAIRS, typename T> auto chunk(const T* from, int64_t count) {
+  if constexpr (PAIRS) {
+    Words words{};
+    std::memcpy(&words, from, std::min(count, 2 * WIDE) * sizeof(T));
+    return words;
+  } else {
+    return load(from, count);
+  }
+}
+
+// sum + the products
+inline Floats dot(Floats sum, Floats x, Floats y) { return sum + x * y; }
+inline Floats dot(Floats sum, Words x, Words y) {
+#if defined(__AVX512BF16__)
+  return bits_of<Floats>(_mm512_dpbf16_ps(bits_of<__m512>(sum), bits_of<__m512bh>(x), bits_of<__m512bh>(y)));
+#else
+  return sum;
+#endif
 }
 
 inline void put(float* to, Floats x) { std::memcpy(to, &x, sizeof x); }

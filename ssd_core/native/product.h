@@ -6,21 +6,10 @@
 
 #pragma once
 
-#include <type_traits>
-
 #include "numbers.h"
-#if defined(__AVX512BF16__)
-#include <immintrin.h>
-#endif
 
 namespace {
 
-// Whether the processor multiplies two neighbours at once.
-#if defined(__AVX512BF16__)
-constexpr bool PAIRED = std::is_same_v<Number, BFloat16>;
-#else
-constexpr bool PAIRED = false;
-#endif
 constexpr int64_t FEW = 4;  // rows
 constexpr int64_t BLOCK = 4;  // outputs, and as many twins
 
@@ -78,15 +67,6 @@ inline void put_inputs(const Inputs& to, int64_t k, int64_t group, Floats even, 
   }
 }
 
-// sum + the products of neighbours
-inline Floats dot(Floats sum, Words x, Words y) {
-#if defined(__AVX512BF16__)
-  return bits_of<Floats>(_mm512_dpbf16_ps(bits_of<__m512>(sum), bits_of<__m512bh>(x), bits_of<__m512bh>(y)));
-#else
-  return sum;
-#endif
-}
-
 // Two times so many of a matrix's outputs, of which the first lie at `first` and the others at `second`. Where there are
 // less, `count`, the last one stands for what is missing.
 template <int HALF> struct Outputs {
@@ -130,30 +110,17 @@ void multiply_few(const Inputs& inputs, const Outputs<WIDE / 2 / ROWS>& outputs,
     rows[row] = static_cast<const Number*>(inputs.data) + std::min(row, inputs.rows - 1) * inputs.size;
   Floats parts[WIDE]{};
   constexpr int64_t step = PAIRED ? 2 * WIDE : WIDE;
-  auto add = [&](int64_t k, auto&& read) {
-    decltype(read(rows[0])) in[ROWS];
-    for (int row = 0; row < ROWS; row++) in[row] = read(rows[row] + k);
+  auto add = [&](int64_t k, int64_t count) {
+    decltype(chunk<PAIRED>(rows[0], count)) in[ROWS];
+    for (int row = 0; row < ROWS; row++) in[row] = chunk<PAIRED>(rows[row] + k, count);
     for (int i = 0; i < WIDE / ROWS; i++) {
-      const auto weights = read(outputs.at[i] + k);
-      for (int row = 0; row < ROWS; row++) {
-        Floats& part = parts[i * ROWS + row];
-        if constexpr (PAIRED) part = dot(part, in[row], weights);
-        else part += in[row] * weights;
-      }
-    }
-  };
-  auto read = [](const Number* from, int64_t count) {
-    if constexpr (PAIRED) {
-      Words words{};
-      std::memcpy(&words, from, count * sizeof(Number));
-      return words;
-    } else {
-      return load(from, count);
+      const auto weights = chunk<PAIRED>(outputs.at[i] + k, count);
+      for (int row = 0; row < ROWS; row++) parts[i * ROWS + row] = dot(parts[i * ROWS + row], in[row], weights);
     }
   };
   const int64_t whole = inputs.size / step * step;
-  for (int64_t k = 0; k < whole; k += step) add(k, [&](const Number* from) { return read(from, step); });
-  if (const int64_t rest = inputs.size - whole) add(whole, [&](const Number* from) { return read(from, rest); });
+  for (int64_t k = 0; k < whole; k += step) add(k, step);
+  if (const int64_t rest = inputs.size - whole) add(whole, rest);
   const Floats totals = sums(parts);
   for (int i = 0; i < WIDE / ROWS; i++)
     for (int row = 0; row < ROWS; row++) sum[i][0][row] = totals[i * ROWS + row];
