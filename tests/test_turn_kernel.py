@@ -155,6 +155,22 @@ def test_the_kernel_does_what_follows_the_decoder(
         assert (alone.positions.equal(positions + 1), int(alone.at)) == (True, 2)
 
 
+@pytest.mark.parametrize("images", [16, 17, 40])
+@pytest.mark.parametrize("sampling", TRIED, ids=str)
+def test_each_picture_has_its_own_random_number(sampling: Sampling, images: int) -> None:
+    alone = Alone(sampling, images)
+    ending = alone.take()
+    assert ending.token.equal(drawn_from(sampling, ending.logits, alone.uniform[1]))
+
+
+@pytest.mark.parametrize("far", [-300.0, 300.0])
+def test_logits_may_be_far_from_zero(far: float) -> None:
+    alone = Alone(Sampling(1.0), 40)
+    alone.head[0].bias.add_(far)
+    ending = alone.take()
+    assert ending.token.equal(drawn_from(alone.sampling, ending.logits, alone.uniform[1]))
+
+
 @pytest.mark.parametrize("top_p", [0.2, 0.5, 0.7, 1.0])
 @pytest.mark.parametrize("top_k", [0, 3, 5])
 def test_of_tokens_alike_filters_keep_those_that_torch_keeps(top_k: int, top_p: float) -> None:
@@ -165,6 +181,19 @@ def test_of_tokens_alike_filters_keep_those_that_torch_keeps(top_k: int, top_p: 
         ending = alone.take()
         assert ending.logits[:, 1::2].equal(ending.logits[:, ::2])
         assert ending.token.equal(drawn_from(alone.sampling, ending.logits, alone.uniform[1]))
+
+
+@pytest.mark.parametrize(("top_p", "kept"), [(0.5, 4), (0.51, 8)])
+def test_the_token_that_reaches_the_share_is_the_last_one(top_p: float, kept: int) -> None:
+    alone = Alone(Sampling(1.0, top_p=top_p), 5)
+    (layer,) = alone.head
+    layer.weight.zero_()
+    layer.bias.fill_(-1000.0)
+    layer.bias[[4, 8]] = 1.0
+    alone.uniform.fill_(1 - 2**-24)
+    ending = alone.take()
+    assert ending.token.tolist() == [kept] * 5
+    assert ending.token.equal(drawn_from(alone.sampling, ending.logits, alone.uniform[1]))
 
 
 def test_of_tokens_alike_the_first_is_the_likeliest() -> None:

@@ -1,6 +1,6 @@
 // From logits to the next tokens, as sampling.py says it: guidance, filters, and a random number for each picture.
 //
-// Logits are [codebook, lanes], a row in each lane, and behind them are WIDE more. Conditional rows come first.
+// Logits are [codebook, lanes], a row in each lane, and WIDE numbers behind them may be read. Conditional rows come first.
 
 #pragma once
 

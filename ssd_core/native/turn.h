@@ -10,7 +10,7 @@ namespace {
 // As turn_kernel.py fills it. The tensors are those of `Turn`, see there.
 struct Turn {
   const Linear* head;
-  float* room;  // [codebook, lanes], WIDE more, and [inner numbers of the head, lanes]
+  float* room;  // logits [codebook, lanes], the head's inner numbers [inner, lanes], and WIDE more
   int64_t* token;  // of each picture, what came
   Number* x;
   int64_t *positions, *at, *tokens;
@@ -23,7 +23,7 @@ struct Turn {
 
 // Called by all threads.
 inline void draw(const Turn& turn, const Decoder& decoder) {
-  float *logits = turn.room, *inner = logits + turn.sampling.codebook * decoder.lanes + WIDE;
+  float *logits = turn.room, *inner = logits + turn.sampling.codebook * decoder.lanes;
   head_logits(decoder, turn.head, turn.head_layers, logits, inner);
   sample(turn.sampling, logits, decoder.lanes, turn.uniform + *turn.at * turn.sampling.images, turn.token);
 }
