@@ -20,7 +20,9 @@ from ssd_core import Policy, loop, turn_kernel
 from ssd_core.cache.decoder_cache import DTYPES, DecoderCache
 from ssd_core.cache.kernel_cache import kernel_cache_for
 from ssd_core.models import few_rows
+from ssd_core.native.build import WIDE
 from ssd_core.prompts import prompt_rows
+from ssd_core.rounding import rounded_up
 from ssd_core.sampling import Sampling
 from ssd_core.start import kept_tokens
 from ssd_core.step import prefill, step
@@ -452,6 +454,12 @@ def test_the_trial_finds_wrong_turns(
         assert not works.__wrapped__(torch.float32)
     (told,) = caplog.messages
     assert told == "The kernel for whole turns is done without on this processor: it gives wrong answers"
+
+
+@pytest.mark.parametrize("rows", [1, 2, 16, 17, 34])
+def test_there_is_room_behind_what_is_written(rows: int) -> None:
+    ending = Alone(Sampling(1.0), rows, codebook=24, inner=12).take()
+    assert ending.room.numel() >= (24 + 12) * rounded_up(rows, WIDE) + WIDE
 
 
 def test_room_for_sorting_is_there_only_where_something_is_sorted() -> None:
