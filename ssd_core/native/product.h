@@ -166,7 +166,7 @@ void multiply(const Inputs& inputs, const Number* matrix, int64_t parts, int64_t
       few(four);
     } else {
       // what the processor foresees by itself ends with each few outputs
-      if (const int64_t next = block + 1; groups > 1 && next < parts * blocks) {
+      if (const int64_t next = block + 1; next < parts * blocks) {
         const Number* first = matrix + (next / blocks * 2 * span + next % blocks * BLOCK) * inputs.size;
         fetch(first, BLOCK * inputs.size);
         fetch(first + span * inputs.size, BLOCK * inputs.size);
