@@ -36,12 +36,15 @@ class FixedCache(ABC):
         numbers, on_gpu = (len(kinds), len(NUMBERS)), device.type == "cuda"
         # A row for each step: the host may be steps ahead of the device, and what is still to be read must not change.
         steps = cache.geometry.tokens if on_gpu else 1
-        self.to_come = torch.zeros(steps, *numbers, dtype=torch.int32, pin_memory=on_gpu)
-        self.packed = (ctypes.c_char * self.to_come.nbytes).from_address(self.to_come.data_ptr())
+        planned = device.type == "meta"  # where numbers go nowhere
+        host = "meta" if planned else "cpu"
+        self.to_come = torch.zeros(steps, *numbers, dtype=torch.int32, device=host, pin_memory=on_gpu)
+        room = ctypes.c_char * self.to_come.nbytes
+        self.packed = room() if planned else room.from_address(self.to_come.data_ptr())
         self.row = Struct(NUMBERS * len(kinds))
         self.steps = 0
-        on_cpu = device.type == "cpu"  # which reads what it just wrote
-        self.state = self.to_come[0] if on_cpu else torch.zeros(numbers, dtype=torch.int32, device=device)
+        self.shared = device.type == host  # the processor reads what it just wrote
+        self.state = self.to_come[0] if self.shared else torch.zeros(numbers, dtype=torch.int32, device=device)
 
     def advance(self) -> None:
         """Make room for the newest token of every row. Before each step, of which there are as many as tokens."""
@@ -51,7 +54,7 @@ class FixedCache(ABC):
                 numbers[kind] = (slots.next_slot(), slots.held, slots.next_query(), slots.unit)
         step = self.steps % len(self.to_come)
         self.row.pack_into(self.packed, step * self.row.size, *chain(*numbers))
-        if not self.state.is_cpu:
+        if not self.shared:
             self.state.copy_(self.to_come[step], non_blocking=True)
         self.steps += 1
 

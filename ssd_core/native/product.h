@@ -12,6 +12,7 @@ namespace {
 
 constexpr int64_t FEW = 4;  // rows
 constexpr int64_t BLOCK = 4;  // outputs, and as many twins
+constexpr int64_t LONG = 4096 / sizeof(Number);  // inputs
 
 // What is multiplied: of few rows [rows, size] in the model's precision. Of more [size / 2, lanes] neighbours where they
 // are multiplied at once, else [size, lanes] floats. lanes: rows, rounded up to whole vectors.
@@ -165,8 +166,8 @@ void multiply(const Inputs& inputs, const Number* matrix, int64_t parts, int64_t
     } else if (inputs.few()) {
       few(four);
     } else {
-      // what the processor foresees by itself ends with each few outputs
-      if (const int64_t next = block + 1; next < parts * blocks) {
+      // of long rows the processor foresees by itself what comes
+      if (const int64_t next = block + 1; next < parts * blocks && inputs.size < LONG) {
         const Number* first = matrix + (next / blocks * 2 * span + next % blocks * BLOCK) * inputs.size;
         fetch(first, BLOCK * inputs.size);
         fetch(first + span * inputs.size, BLOCK * inputs.size);
