@@ -33,18 +33,13 @@ class FixedCache(ABC):
         self.kinds = [[kinds.index((group.keep, group.prompt)) for group in groups] for groups in cache.groups]
         self.sizes = [keep.slots for keep, _ in kinds]
         device = torch.device(cache.device)
-        numbers, on_gpu = (len(kinds), len(NUMBERS)), device.type == "cuda"
         # A row for each step: the host may be steps ahead of the device, and what is still to be read must not change.
-        steps = cache.geometry.tokens if on_gpu else 1
-        planned = device.type == "meta"  # where numbers go nowhere
-        host = "meta" if planned else "cpu"
-        self.to_come = torch.zeros(steps, *numbers, dtype=torch.int32, device=host, pin_memory=on_gpu)
-        room = ctypes.c_char * self.to_come.nbytes
-        self.packed = room() if planned else room.from_address(self.to_come.data_ptr())
+        shape, on_gpu = (cache.geometry.tokens, len(kinds), len(NUMBERS)), device.type == "cuda"
+        self.to_come = torch.zeros(shape, dtype=torch.int32, pin_memory=on_gpu)
+        self.packed = (ctypes.c_char * self.to_come.nbytes).from_address(self.to_come.data_ptr())
         self.row = Struct(NUMBERS * len(kinds))
         self.steps = 0
-        self.shared = device.type == host  # the processor reads what it just wrote
-        self.state = self.to_come[0] if self.shared else torch.zeros(numbers, dtype=torch.int32, device=device)
+        self.state = torch.zeros(shape[1:], dtype=torch.int32, device=device)
 
     def advance(self) -> None:
         """Make room for the newest token of every row. Before each step, of which there are as many as tokens."""
@@ -52,10 +47,8 @@ class FixedCache(ABC):
         for layer, own in zip(self.cache.layers, self.kinds, strict=True):
             for slots, kind in zip(layer, own, strict=True):
                 numbers[kind] = (slots.next_slot(), slots.held, slots.next_query(), slots.unit)
-        step = self.steps % len(self.to_come)
-        self.row.pack_into(self.packed, step * self.row.size, *chain(*numbers))
-        if not self.shared:
-            self.state.copy_(self.to_come[step], non_blocking=True)
+        self.row.pack_into(self.packed, self.steps * self.row.size, *chain(*numbers))
+        self.state.copy_(self.to_come[self.steps], non_blocking=True)
         self.steps += 1
 
     @property
