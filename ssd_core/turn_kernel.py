@@ -140,9 +140,13 @@ class KernelStep(FixedStep):
 
 def turn_kernel_for(turn: Turn, cache: FixedCache) -> TurnKernel | None:
     """A kernel for whole turns over these slots, where one is known to work."""
-    if isinstance(cache, DecoderCache) and is_known_ending(turn.model, turn.sampling) and works(turn.x.dtype):
-        return TurnKernel(turn, cache)
-    return None
+    if not (
+        isinstance(cache, DecoderCache)
+        and is_known_ending(turn.model, turn.sampling)
+        and works(*cache.attention.dtypes)
+    ):
+        return None
+    return TurnKernel(turn, cache)
 
 
 def is_known_ending(model: ImageModel, sampling: Sampling) -> bool:
@@ -161,10 +165,12 @@ def is_known_ending(model: ImageModel, sampling: Sampling) -> bool:
 
 
 @functools.cache
-def works(dtype: torch.dtype) -> bool:
-    """Whether tokens are drawn from the logits that torch comes to, as torch draws them."""
+def works(dtype: torch.dtype, stored: torch.dtype) -> bool:
+    """Whether tokens are drawn from the logits that torch comes to, as torch draws them.
+
+    stored: what keys and values are kept in, for which the kernel is compiled anew."""
     random = torch.Generator().manual_seed(0)
-    if all(agrees(dtype, sampling, images, random) for sampling, images in product(TRIED, ROWS)):
+    if all(agrees(dtype, stored, sampling, images, random) for sampling, images in product(TRIED, ROWS)):
         return True
     logging.getLogger(__name__).warning(
         "The kernel for whole turns is done without on this processor: it gives wrong answers"
@@ -172,7 +178,7 @@ def works(dtype: torch.dtype) -> bool:
     return False
 
 
-def agrees(dtype: torch.dtype, sampling: Sampling, images: int, random: torch.Generator) -> bool:
+def agrees(dtype: torch.dtype, stored: torch.dtype, sampling: Sampling, images: int, random: torch.Generator) -> bool:
     """Whether a turn of so many pictures, through a decoder without layers, ends alike on both paths."""
     hidden, inner, codebook = 2 * WIDE, WIDE + 4, 3 * WIDE
     rows = images * (1 + sampling.guided)
@@ -186,7 +192,7 @@ def agrees(dtype: torch.dtype, sampling: Sampling, images: int, random: torch.Ge
     positions, at = torch.zeros(rows, 1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64)
     tokens, uniform = torch.empty(images, 1, dtype=torch.int64), torch.rand(1, images, generator=random)
     ending = Ending(head, sampling, table, x, positions, at, tokens, uniform)
-    take_without_layers(ending, norm, x, positions)
+    take_without_layers(ending, norm, x, positions, stored)
     drawn = replace(sampling, guidance=1.0, temperature=1.0).next_tokens(ending.logits, uniform[0])
     return (
         torch.allclose(ending.logits, logits, rtol=0, atol=CLOSE)
@@ -197,11 +203,11 @@ def agrees(dtype: torch.dtype, sampling: Sampling, images: int, random: torch.Ge
     )
 
 
-def take_without_layers(ending: Ending, norm: nn.RMSNorm, x: Tensor, positions: Tensor) -> None:
+def take_without_layers(ending: Ending, norm: nn.RMSNorm, x: Tensor, positions: Tensor, stored: torch.dtype) -> None:
     """Take a turn as if the decoder were nothing but this norm."""
     (rows, hidden), dim = x.shape, 4
     nothing, weights = torch.empty(0), torch.empty(torch.get_num_threads(), 0)
     rope = torch.zeros(int(positions.max()) + 1, 2, dim, dtype=x.dtype)
     room = torch.zeros(2 * hidden + dim, rounded_up(rows, WIDE))
     parts = x, positions, rope, nothing, nothing, norm.weight, nothing, nothing, nothing, weights, room
-    run(*parts, x.dtype, (rows, hidden, 0, 0, 0, 1, 1, dim, 0), norm.eps or 0.0, ending.address)
+    run(*parts, stored, (rows, hidden, 0, 0, 0, 1, 1, dim, 0), norm.eps or 0.0, ending.address)

@@ -104,7 +104,7 @@ def test_slots_are_left_to_the_plain_turn_until_they_no_longer_move(monkeypatch:
         plain(turn, cache)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Turn, "draw", draw)
-    monkeypatch.setattr(turn_kernel, "works", lambda _: False)
+    monkeypatch.setattr(turn_kernel, "works", lambda *_: False)
     generate(model_of(), ["ab"], HeadKV(11, type_at=9, local=3), step="kernel")
     assert turns == ["SlotCache"] * 7 + ["DecoderCache"] * 5
 

@@ -19,6 +19,7 @@ import ssd_core
 from ssd_core import Policy, loop, turn_kernel
 from ssd_core.cache.decoder_cache import DTYPES, DecoderCache
 from ssd_core.cache.kernel_cache import kernel_cache_for
+from ssd_core.cache.storage import KV_DTYPES
 from ssd_core.models import few_rows
 from ssd_core.native.build import WIDE
 from ssd_core.prompts import prompt_rows
@@ -109,7 +110,7 @@ class Alone:
     def take(self) -> Ending:
         tensors = self.x, self.positions, self.at, self.tokens, self.uniform, self.stays
         ending = Ending(self.head, self.sampling, self.table, *tensors)
-        take_without_layers(ending, self.norm, self.x, self.positions)
+        take_without_layers(ending, self.norm, self.x, self.positions, self.x.dtype)
         return ending
 
 
@@ -388,7 +389,7 @@ def test_so_does_a_sampling_of_ones_own() -> None:
 def test_without_the_kernel_a_step_takes_the_decoders_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     tokens = []
     for works_here in (True, False):
-        monkeypatch.setattr(turn_kernel, "works", lambda _, here=works_here: here)
+        monkeypatch.setattr(turn_kernel, "works", lambda *_, here=works_here: here)
         model, sampling = model_of(), Sampling(3.0, WARM)
         rows = prompt_rows(model, ["ab"], 1, None, sampling)
         with torch.inference_mode():
@@ -412,9 +413,22 @@ def test_slots_without_a_kernel_for_the_decoder_have_none_for_turns() -> None:
         assert turn_kernel_for(turn, cache) is None
 
 
+@pytest.mark.parametrize("kv_dtype", [*KV_DTYPES])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_the_trial_finds_that_it_works(dtype: torch.dtype) -> None:
-    assert works.__wrapped__(dtype)
+def test_the_trial_finds_that_it_works(dtype: torch.dtype, kv_dtype: str) -> None:
+    assert works.__wrapped__(dtype, KV_DTYPES[kv_dtype] or dtype)
+
+
+def test_what_is_tried_is_what_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[tuple[torch.dtype, ...]] = []
+
+    def works_here(*precisions: torch.dtype) -> bool:
+        tried.append(precisions)
+        return True
+
+    monkeypatch.setattr(turn_kernel, "works", works_here)
+    ssd_core.generate(model_of(), ["ab"], step="kernel", kv_dtype="int8")
+    assert tried == [(torch.float32, torch.int8)]
 
 
 def logits_off(ending: Ending) -> None:
@@ -451,7 +465,7 @@ def test_the_trial_finds_wrong_turns(
 
     monkeypatch.setattr(turn_kernel, "take_without_layers", wrongly)
     with caplog.at_level(logging.WARNING):
-        assert not works.__wrapped__(torch.float32)
+        assert not works.__wrapped__(torch.float32, torch.float32)
     (told,) = caplog.messages
     assert told == "The kernel for whole turns is done without on this processor: it gives wrong answers"
 

@@ -135,9 +135,9 @@ void multiply(const Inputs& inputs, const Number* matrix, int64_t parts, int64_t
 #pragma omp for schedule(static)
   for (int64_t block = 0; block < parts * blocks; block++) {
     const int64_t part = block / blocks, start = block % blocks * BLOCK;
+    auto at = [&](int64_t part, int64_t n) { return matrix + (part * 2 * span + n) * inputs.size; };
     auto outputs = [&](auto half, int64_t n) {
-      const Number* first = matrix + (part * 2 * span + n) * inputs.size;
-      return Outputs<half>(first, first + span * inputs.size, inputs.size, span - n);
+      return Outputs<half>(at(part, n), at(part, span + n), inputs.size, span - n);
     };
     auto hand = [&](auto& sum, int64_t n, int64_t group, int64_t g) {
       constexpr int half = std::extent_v<std::remove_reference_t<decltype(sum)>> / 2;
@@ -168,9 +168,8 @@ void multiply(const Inputs& inputs, const Number* matrix, int64_t parts, int64_t
     } else {
       // of long rows the processor foresees by itself what comes
       if (const int64_t next = block + 1; next < parts * blocks && inputs.size < LONG) {
-        const Number* first = matrix + (next / blocks * 2 * span + next % blocks * BLOCK) * inputs.size;
-        fetch(first, BLOCK * inputs.size);
-        fetch(first + span * inputs.size, BLOCK * inputs.size);
+        fetch(at(next / blocks, next % blocks * BLOCK), BLOCK * inputs.size);
+        fetch(at(next / blocks, span + next % blocks * BLOCK), BLOCK * inputs.size);
       }
       int64_t group = 0;
       for (; group + 2 <= groups; group += 2) many(two, group);

@@ -4,7 +4,8 @@
 
 #pragma once
 
-#include <cstdlib>
+#include <omp.h>
+
 #include <numeric>
 
 #include "numbers.h"
