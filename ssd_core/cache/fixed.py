@@ -12,7 +12,8 @@ from torch import Tensor
 
 from .cache import SlotCache
 
-NUMBERS = "iiif"  # of a kind, in C: the newest token's slot; the slots filled; its query's place; the unit of scores
+KIND = Struct("iiif")  # the newest token's slot; the slots filled; its query's place; the unit of scores
+NUMBERS = KIND.size // torch.int32.itemsize  # of each kind
 
 
 class FixedCache(ABC):
@@ -22,7 +23,7 @@ class FixedCache(ABC):
     They may take turns with the SlotCache's own `attend`.
 
     kinds: which kind each group's slots are of, [layers][groups]. The numbers of a kind's slots are the same.
-    state: the numbers of this step, int32 [kinds, 4] as NUMBERS has it.
+    state: the numbers of this step, int32 [kinds, NUMBERS] as KIND has them.
     """
 
     def __init__(self, cache: SlotCache) -> None:
@@ -34,10 +35,10 @@ class FixedCache(ABC):
         self.sizes = [keep.slots for keep, _ in kinds]
         device = torch.device(cache.device)
         # A row for each step: the host may be steps ahead of the device, and what is still to be read must not change.
-        shape, on_gpu = (cache.geometry.tokens, len(kinds), len(NUMBERS)), device.type == "cuda"
+        shape, on_gpu = (cache.geometry.tokens, len(kinds), NUMBERS), device.type == "cuda"
         self.to_come = torch.zeros(shape, dtype=torch.int32, pin_memory=on_gpu)
         self.packed = (ctypes.c_char * self.to_come.nbytes).from_address(self.to_come.data_ptr())
-        self.row = Struct(NUMBERS * len(kinds))
+        self.row = Struct(KIND.format * len(kinds))
         self.steps = 0
         self.state = torch.zeros(shape[1:], dtype=torch.int32, device=device)
 

@@ -104,7 +104,7 @@ def test_bytes_are_those_of_the_tensors() -> None:
         cache = filled(policy, geometry, [3, 4], torch.bfloat16, "auto", DEVICE)
         return KernelCache(cache, functools.partial(TritonKernel, block=16, splits=splits))
 
-    answers, table, state = 2 * 4 * 8 * 2, 2 * 4 * FIELDS * 8, 2 * len(NUMBERS) * 4
+    answers, table, state = 2 * 4 * 8 * 2, 2 * 4 * FIELDS * 8, 2 * NUMBERS * 4
     parts, sums = 4 * 2 * 2 * 8 * 4, 4 * 2 * 2 * 2 * 4
     assert cache_of(Full(), 2).nbytes == answers + table + state + parts + sums
     assert cache_of(H2O(1.0), 1).nbytes == answers + table + state + (parts + sums) // 2 + 4 * 2 * 15 * 4
