@@ -3,8 +3,9 @@
     python -m bench.profile_step --method ssd --batch 32
     python -m bench.profile_step --model /tmp/janus-1b --method full --step graph --trace step.json
 
-Prints the operations that take most of a step, with their sizes; on a GPU by the time of their kernels. --trace writes
-the whole row for chrome://tracing or Perfetto.
+Prints how long a step took, and the operations that take most of it, with their sizes; on a GPU by the time of their
+kernels. The kernels for the processor are no operations of torch's: what they take is the time that is left. --trace
+writes the whole row for chrome://tracing or Perfetto.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 from torch.profiler import ProfilerActivity, profile
@@ -27,10 +29,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = options(arguments)
     model = ssd_core.load(given.model, given.device, given.dtype)
     device = model.device.type
-    profiler = observed(model, policy_of(given.method, given.budget), given, device)
+    profiler, seconds = observed(model, policy_of(given.method, given.budget), given, device)
     averages = profiler.key_averages(group_by_input_shape=True)
     by = "self_device_time_total" if device == "cuda" else "self_cpu_time_total"
     each = model.geometry.columns
+    seen = sum(getattr(event, by) for event in averages) / each
+    print(f"{seconds / each * 1e6:9.1f} us a step, {seen:.1f} us of it in what the profiler sees")
     for event in sorted(averages, key=lambda event: -getattr(event, by))[: given.lines]:
         microseconds = getattr(event, by) / each
         print(f"{microseconds:9.1f} us a step  {event.count / each:6.1f} x  {event.key[:60]:60}  {event.input_shapes}")
@@ -63,20 +67,23 @@ def policy_of(method: str, budget: float) -> Policy:
     return Full() if cls is Full else cls(budget=budget)
 
 
-def observed(model: Any, policy: Policy, given: argparse.Namespace, device: str) -> profile:
-    """A profiler that has seen one row of the drawing, and ended it."""
+def observed(model: Any, policy: Policy, given: argparse.Namespace, device: str) -> tuple[profile, float]:
+    """A profiler that has seen one row of the drawing, and ended it; and how many seconds the row took."""
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device == "cuda" else [])]
-    profiler = profile(activities=activities, record_shapes=True)
+    profiler, began, seconds = profile(activities=activities, record_shapes=True), 0.0, 0.0
 
     def on_row(row: int, *_: object) -> bool:
+        nonlocal began, seconds
         if row == given.row - 1:
             profiler.start()
+            began = perf_counter()
         if row == given.row:
+            seconds = perf_counter() - began  # the loop waits for the device before it tells of a row
             profiler.stop()
         return row >= given.row
 
     ssd_core.generate(model, ["a red circle"], policy, given.batch, step=given.step, on_row=on_row)
-    return profiler
+    return profiler, seconds
 
 
 if __name__ == "__main__":

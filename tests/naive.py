@@ -46,6 +46,7 @@ class NaiveHead:
         self.leaving: list[int] = []
         self.queries: list[Tensor] = []
         self.skipped: set[int] = set()  # distances from the newest token
+        self.closest = 1.0  # two tokens' worths were, as a share of one, where they settled who leaves first
         self.rows: list[dict[int, float]] = []  # of each image token, what it attended
 
     def remember(self, keys: Tensor, values: Tensor) -> None:
@@ -150,6 +151,10 @@ class NaiveCache:
         ]
         self.row = 0
 
+    def closest(self) -> float:
+        heads = (head for layer in self.heads for row in layer for head in row)
+        return min((head.closest for head in heads if isinstance(head, NaiveHead)), default=1.0)
+
     def attend(self, layer: int, qkv: Tensor) -> Tensor:
         """One token of the row `self.row`."""
         q, k, v = split_heads(qkv, self.kv_heads)
@@ -188,10 +193,12 @@ def naive_tokens(
     seeds: Sequence[int],
     sampling: Sampling,
     rounded: Rounding = as_it_is,
-) -> Tensor:
+) -> tuple[Tensor, float]:
     """What `generate` should draw: int64 [images, grid tokens]; rows as `prompt_rows` orders them.
 
-    rounded: how keys and values are kept."""
+    rounded: how keys and values are kept.
+    And the least share by which two tokens differed of which one had to leave before the other: where that is but
+    rounding, another drawing may be as right."""
     geometry = model.geometry
     policy = policy.fit(model)
     model.decoder.rope.reserve(4096, model.device, model.dtype)
@@ -213,4 +220,4 @@ def naive_tokens(
         tokens.append(token)
         x = model.embed_image(token)[:, None]
         x = torch.cat([x, x]) if sampling.guided else x
-    return torch.stack(tokens, 1)
+    return torch.stack(tokens, 1), cache.closest()

@@ -6,12 +6,15 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from ssd_core.policies import ADSA, H2O, SSD, LineAR, Reach, SnapKV
 
 if TYPE_CHECKING:
     from tests.naive import NaiveHead
+
+SMALLEST = 1e-35  # below, float32 has less digits
 
 
 def dot(a: Iterable[float], b: Iterable[float]) -> float:
@@ -22,8 +25,18 @@ def lowest_first(head: NaiveHead, worth: dict[int, float], recent: int) -> list[
     """The droppable positions: the least worth first, of equals the older, and the `recent` newest last, by age."""
     newest = len(head.keys) - 1
     droppable = [position for position in sorted(head.alive) if position >= head.keep.pinned]
-    old = [position for position in droppable if newest - position >= recent]
-    return sorted(old, key=lambda position: worth[position]) + droppable[len(old) :]
+    old = sorted((p for p in droppable if newest - p >= recent), key=worth.__getitem__)
+    said = [worth[position] for position in old[: head.refresh + 1]]  # by these it is settled who leaves, and when
+    head.closest = min([head.closest, *(apart(*both) for both in pairwise(said))])
+    return old + droppable[len(old) :]
+
+
+def apart(less: float, more: float) -> float:
+    """The share by which two sums of float32 numbers differ; 0 where they are not right but for rounding, as small as
+    they are. What neither got anything of is sure: they are alike."""
+    if more == 0:
+        return 1.0
+    return 1 - less / more if more > SMALLEST else 0.0
 
 
 def rounded(worth: dict[int, float]) -> dict[int, float]:

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from ssd_core import loop
-from ssd_core import step as step_module
 from ssd_core.cache.cache import SlotCache
 from ssd_core.cache.fixed import FixedCache
 from ssd_core.cache.slots import Slots
 from ssd_core.clock import Clock
 from ssd_core.memory import Memory
 from ssd_core.models.base import Geometry, ImageModel
+from ssd_core.models.decoder import Attend
 from ssd_core.policies import (
     ADSA,
     H2O,
@@ -35,8 +35,9 @@ from ssd_core.policies import (
 )
 from ssd_core.prompts import prompt_rows
 from ssd_core.sampling import Sampling
-from ssd_core.step import prefill, step
+from ssd_core.step import prefill
 from ssd_core.turn import Step, Turn
+from ssd_core.turn_kernel import TurnKernel
 from tests.naive import Rounding, as_it_is, naive_tokens
 from tests.tiny import TinyModel, random_map, tiny
 
@@ -152,10 +153,13 @@ class Recorder(Sampling):
 
 @dataclass(frozen=True)
 class Drawn:
-    """tokens int64 [images, grid tokens] and the logits each came from, float32 [grid tokens, rows, codebook]."""
+    """tokens int64 [images, grid tokens] and the logits each came from, float32 [grid tokens, rows, codebook].
+
+    closest: as `naive_tokens` has it."""
 
     tokens: Tensor
     logits: Tensor
+    closest: float = 1.0
 
     def like(self, other: Drawn) -> bool:
         """The same tokens, from logits that differ by no more than float32's rounding."""
@@ -195,21 +199,28 @@ def naive(
     """The same, drawn by the naive reference, whose keys and values are kept `rounded`."""
     sampling = Recorder(guidance, WARM)
     rows = prompt_rows(model, prompts, images, negative, sampling)
-    tokens = naive_tokens(model, policy, rows, range(SEED, SEED + len(prompts) * images), sampling, rounded)
-    return Drawn(tokens, torch.stack(sampling.logits))
+    tokens, closest = naive_tokens(model, policy, rows, range(SEED, SEED + len(prompts) * images), sampling, rounded)
+    return Drawn(tokens, torch.stack(sampling.logits), closest)
 
 
 def watch(monkeypatch: pytest.MonkeyPatch, see: Callable[[SlotCache], object]) -> None:
-    """Have the loop show its cache after every step."""
-    plain = step
+    """Have the loop show its cache after every turn."""
+    plain, kernel = Turn.draw, TurnKernel.__call__
 
-    def watched(model: ImageModel, cache: SlotCache | FixedCache, x: Tensor, positions: Tensor) -> Tensor:
-        logits = plain(model, cache, x, positions)
-        if not x.is_meta:  # planning is not drawing
-            see(cache.cache if isinstance(cache, FixedCache) else cache)
-        return logits
+    def show(turn: Turn, cache: Attend) -> None:
+        if not turn.x.is_meta:  # planning is not drawing
+            see(cast(SlotCache, cache.cache if isinstance(cache, FixedCache) else cache))
 
-    monkeypatch.setattr(step_module, "step", watched)
+    def draw(turn: Turn, cache: Attend) -> None:
+        plain(turn, cache)
+        show(turn, cache)
+
+    def call(taken: TurnKernel) -> None:
+        kernel(taken)
+        show(taken.turn, taken.cache)
+
+    monkeypatch.setattr(Turn, "draw", draw)
+    monkeypatch.setattr(TurnKernel, "__call__", call)
 
 
 def tensors_of(holder: object) -> list[Tensor]:

@@ -65,8 +65,9 @@ def test_memory_shrinks_when_heads_are_typed(monkeypatch: pytest.MonkeyPatch) ->
 
     watch(monkeypatch, see)
     policy = HeadKV(8, type_at=9, local=2)
-    drawn = generate(model_of(), ["ab"], policy, on_row=lambda *given: told.append(given[2]))
-    planned = plan(model_of(), policy, prompt="ab")
+    # plainly, where planning anew takes more than a step, whatever the number of threads
+    drawn = generate(model_of(), ["ab"], policy, on_row=lambda *given: told.append(given[2]), step="plain")
+    planned = plan(model_of(), policy, prompt="ab", step="plain")
     # 4 tokens of the prompt and 5 of the picture, then a step with the new slots; 2 rows, layers, 4 heads of 8 floats
     assert [kv for kv, _ in held[:6]] == [9 * 2 * 2 * 4 * 2 * 8 * 4] * 6
     assert {kv for kv, _ in held[6:]} == {drawn.memory.kv_bytes}

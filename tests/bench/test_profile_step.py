@@ -12,10 +12,12 @@ from bench import profile_step
 
 def test_a_step_is_shown_by_operation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trace = tmp_path / "step.json"
-    profile_step.main(["--method", "window", "--row", "2", "--lines", "4", "--trace", str(trace)])
-    lines = capsys.readouterr().out.splitlines()
+    profile_step.main(["--method", "window", "--step", "plain", "--row", "2", "--lines", "4", "--trace", str(trace)])
+    whole, *lines = capsys.readouterr().out.splitlines()
     times = [float(line.split(" us a step")[0]) for line in lines]
     assert len(times) == 4
+    took, seen = (float(part.split(" us")[0]) for part in whole.split(", "))
+    assert sum(times) < seen < took
     assert times == sorted(times, reverse=True)
     assert times[-1] > 0
     assert any("aten::mm" in line or "aten::linear" in line or "aten::addmm" in line for line in lines)

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from torch import Tensor
 from typer.testing import CliRunner
 
 from ssd_core.cli import app
 from ssd_core.models.base import ImageModel
-from tests.tiny import TinyModel
+from tests.table import watch
 
 
 class Terminal:
@@ -64,14 +63,12 @@ def rows(output: str) -> dict[str, list[str]]:
 
 def interrupt_at(monkeypatch: pytest.MonkeyPatch, *calls: int) -> None:
     """Press Ctrl-C while these tokens are drawn, counted from 1."""
-    plain, count = TinyModel.image_logits, 0
+    count = 0
 
-    def logits(self: TinyModel, hidden: Tensor) -> Tensor:
+    def press(_: object) -> None:
         nonlocal count
-        if hidden.device.type != "meta":  # planning draws nothing
-            count += 1
-            if count in calls:
-                signal.raise_signal(signal.SIGINT)
-        return plain(self, hidden)
+        count += 1
+        if count in calls:
+            signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(TinyModel, "image_logits", logits)
+    watch(monkeypatch, press)

@@ -193,6 +193,6 @@ def test_ssd_draws_a_grouped_query_model_as_the_naive_reference_does(kv_heads: i
     sampling = Sampling(guidance=2.0, greedy=True)
     drawn = generate(model, ["red", "blue dot"], policy, guidance=2.0, greedy=True).tokens
     rows = prompt_rows(model, ["red", "blue dot"], 1, None, sampling)
-    assert torch.equal(drawn, naive_tokens(model, policy, rows, [0, 1], sampling))
+    assert torch.equal(drawn, naive_tokens(model, policy, rows, [0, 1], sampling)[0])
     full = generate(model, ["red", "blue dot"], Full(), guidance=2.0, greedy=True).tokens
     assert not torch.equal(drawn, full)
