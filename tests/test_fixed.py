@@ -17,6 +17,7 @@ from ssd_core import (
     Full,
     HeadKV,
     Policy,
+    SnapKV,
     UserError,
     Window,
     choice,
@@ -205,7 +206,11 @@ def test_the_plan_of_a_step_with_a_kernel_is_what_is_counted(
         step_bytes = counter.peak - beside - cache.bytes
     assert 0 < step_bytes <= planned.step_bytes
     if not isinstance(policy, HeadKV):  # whose plan is for the worst that may come
-        assert planned.step_bytes - step_bytes <= 8 * len(rows)  # torch's norm is another one where nothing is computed
+        most = 8 * len(rows)  # torch's norm is another one where nothing is computed
+        if isinstance(policy, SnapKV):  # its lines are as long as the picture is, and the last ranking is planned late
+            pairs = len(rows) * model.geometry.kv_heads
+            most += 2 * 4 * pairs * (policy.steps_between(model.geometry) - 1)
+        assert planned.step_bytes - step_bytes <= most
 
 
 def test_a_plan_is_for_the_step_that_auto_prefers() -> None:

@@ -177,8 +177,8 @@ def test_the_speed_is_that_of_drawing_and_the_same_all_along(monkeypatch: pytest
     monkeypatch.setattr(clock, "time", SimpleNamespace(perf_counter=lambda: now))
     start, keep = torch.zeros(1, tokens, dtype=torch.int64), torch.arange(tokens) < columns
     drawn = generate(model, ["ab"], images_per_prompt=2, start=start, keep=keep, on_row=on_row, check=check)
-    # a second before the prompts, one each token, one before the pictures
-    assert drawn.timing == clock.Timing(1 + columns, tokens - columns, 1)
+    # a second before the prompts, one each token, one before each picture
+    assert drawn.timing == clock.Timing(1 + columns, tokens - columns, 2)
     assert told == [None, 2.0, 2.0]
     assert drawn.tokens_per_second == 2.0
 

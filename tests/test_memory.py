@@ -109,12 +109,18 @@ def test_more_pictures_fit_in_a_smaller_precision() -> None:
     assert peak <= 2_000_000 < plan(model, Window(25), by_kind[1] + 1, kv_dtype="int8").peak_bytes
 
 
+def one_by_one(memory: Memory) -> Memory:
+    """The same, but that pictures are painted as on the processor."""
+    assert memory.pictures_at_once > 1
+    return replace(memory, pictures_at_once=1, picture_bytes=memory.picture_bytes // memory.pictures_at_once)
+
+
 @pytest.mark.parametrize("policy", [None, POLICIES["ssd"]], ids=["full", "ssd"])
 def test_a_plan_allocates_nothing_and_reads_no_weight(policy: Policy | None) -> None:
     on_meta, real = TinyModel(tiny(**GRID).geometry, device="meta"), tiny(**GRID)
     memory = plan(on_meta, policy, images=100_000, prompt=4)
     assert memory.kv_bytes > 4e8
-    assert plan(real, policy, images=100_000, prompt=4, step="plain") == memory
+    assert one_by_one(memory) == plan(real, policy, images=100_000, prompt=4, step="plain")
 
 
 @each_policy

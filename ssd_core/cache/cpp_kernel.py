@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -12,12 +13,14 @@ from ..errors import UserError
 from ..native.build import MOST_DIM, WIDE, loaded
 from ..rounding import rounded_up
 from .cache import SlotCache
+from .rank_kernel import rank_kernel_for
+from .ranked import RankedSlots
 
 ROOM = 16 * WIDE  # slots, or a multiple of it: a step that is compiled for some is so for a few more
 
 
 class CppKernel:
-    """The kernel for one drawing, and the room that its layers share."""
+    """The kernel for one drawing, and the room that its layers share. From now on its slots are ranked by one, too."""
 
     def __init__(self, cache: SlotCache, pairs: int, slots: int, scored: bool) -> None:
         """pairs: of each layer. slots: the most that a pair has. scored: whether any keeps scores, which makes no
@@ -34,6 +37,9 @@ class CppKernel:
                 f"The attention kernel takes heads of {MOST_DIM} numbers at most, not of {geometry.head_dim}; "
                 "draw with a plain step."
             )
+        for own in chain(*cache.layers):
+            if type(own) is RankedSlots:
+                own.kernel = rank_kernel_for(own, self.dtypes)
 
     @property
     def nbytes(self) -> int:

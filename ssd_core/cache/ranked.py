@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -56,6 +57,7 @@ class RankedSlots(Slots):
         self.last = keep.slots - ranking.refresh  # where the slots of those who leave begin
         self.first_rows = torch.arange(2 * count, device=device) * keep.slots  # of kv as [2 * n * S, D], each pair's
         self.queries = torch.empty(count, ranking.queries, ranking.group, head_dim, dtype=dtype, device=device)
+        self.kernel: Callable[[Tensor], None] | None = None  # moves tokens by what each is worth, float32 [n, S]
         self.prompted = 0  # tokens that came without a query
         self.ranked = False
         self.taken = 0  # of the last slots, how many were overwritten since the last ranking
@@ -143,8 +145,11 @@ class RankedSlots(Slots):
 
     def rank(self) -> None:
         """Choose whose slots the next tokens take."""
-        order = self.order(self.view())
-        self.move_last(order.topk(self.ranking.refresh, 1, largest=False, sorted=True).indices)
+        view = self.view()
+        if self.kernel:
+            self.kernel(self.ranking.policy.priority(view).float().contiguous())
+        else:
+            self.move_last(self.order(view).topk(self.ranking.refresh, 1, largest=False, sorted=True).indices)
         self.ranked, self.taken = True, 0
 
     def move_last(self, leaving: Tensor) -> None:

@@ -1,9 +1,10 @@
-// The kernels for the processor: what cache/cpp_kernel.py, cache/decoder_cache.py and turn_kernel.py call, compiled by
-// build.py.
+// The kernels for the processor: what cache/cpp_kernel.py, cache/rank_kernel.py, cache/decoder_cache.py and turn_kernel.py
+// call, compiled by build.py.
 
 #include <omp.h>
 
 #include "attention.h"
+#include "rank.h"
 #include "turn.h"
 
 // Call what is compiled for heads of `dim` numbers: `of<dim>`, or `of<0>` for any.
@@ -43,4 +44,11 @@ extern "C" void decode(const Number* x, const int64_t* positions, const Number* 
     else answer(decoder, to);
   }
   if (turn) go_on(*turn, rows, hidden);
+}
+
+// priority and position [pairs, slots]; parts [count], position among them.
+extern "C" void rank_pairs(const float* priority, const int32_t* position, const Part* parts, int64_t count,
+                           int64_t pairs, int64_t slots, int64_t refresh, int64_t pinned, int64_t threads) {
+#pragma omp parallel num_threads(threads)
+  rank_all(priority, position, parts, count, pairs, slots, refresh, pinned);
 }
