@@ -33,14 +33,15 @@ class FixedCache(ABC):
         kinds = list(dict.fromkeys((keep, group.prompt) for group in groups for keep in cache.keeps_of(group)))
         self.kinds = [[kinds.index((group.keep, group.prompt)) for group in groups] for groups in cache.groups]
         self.sizes = [keep.slots for keep, _ in kinds]
-        device = torch.device(cache.device)
-        # A row for each step: the host may be steps ahead of the device, and what is still to be read must not change.
-        shape, on_gpu = (cache.geometry.tokens, len(kinds), NUMBERS), device.type == "cuda"
-        self.to_come = torch.zeros(shape, dtype=torch.int32, pin_memory=on_gpu)
-        self.packed = (ctypes.c_char * self.to_come.nbytes).from_address(self.to_come.data_ptr())
+        self.state = torch.zeros(len(kinds), NUMBERS, dtype=torch.int32, device=cache.device)
+        # A row for each step, where the host may be ahead of the device: what is still to be read must not change.
+        self.ahead = may_be_ahead_of(self.state.device)
+        rows = cache.geometry.tokens if self.ahead else 0
+        self.to_come = torch.zeros(rows, *self.state.shape, dtype=torch.int32, pin_memory=self.state.is_cuda)
+        written = self.to_come if self.ahead else self.state
+        self.packed = (ctypes.c_char * written.nbytes).from_address(written.data_ptr())
         self.row = Struct(KIND.format * len(kinds))
         self.steps = 0
-        self.state = torch.zeros(shape[1:], dtype=torch.int32, device=device)
 
     def advance(self) -> None:
         """Make room for the newest token of every row. Before each step, of which there are as many as tokens."""
@@ -48,8 +49,11 @@ class FixedCache(ABC):
         for layer, own in zip(self.cache.layers, self.kinds, strict=True):
             for slots, kind in zip(layer, own, strict=True):
                 numbers[kind] = (slots.next_slot(), slots.held, slots.next_query(), slots.unit)
-        self.row.pack_into(self.packed, self.steps * self.row.size, *chain(*numbers))
-        self.state.copy_(self.to_come[self.steps], non_blocking=True)
+        if self.state.is_meta:  # nothing but memory is counted
+            return
+        self.row.pack_into(self.packed, self.row.size * self.steps if self.ahead else 0, *chain(*numbers))
+        if self.ahead:
+            self.state.copy_(self.to_come[self.steps], non_blocking=True)
         self.steps += 1
 
     @property
@@ -60,3 +64,8 @@ class FixedCache(ABC):
     @abstractmethod
     def attend(self, layer: int, qkv: Tensor) -> Tensor:
         """As SlotCache.attend, once a step for each layer, the first one first."""
+
+
+def may_be_ahead_of(device: torch.device) -> bool:
+    """Whether the host goes on while the device still works."""
+    return device.type not in ("cpu", "meta")
