@@ -2,11 +2,9 @@
 
 #pragma once
 
-#include <algorithm>
-#include <cmath>
-#include <cstdint>
-#include <cstring>
 #include <vector>
+
+#include "numbers.h"
 
 namespace {
 
@@ -23,8 +21,7 @@ struct Rank {
 
 // A float as a whole number that stands in the same order, and so does what is no number.
 inline int32_t in_order(float x) {
-  int32_t bits;
-  std::memcpy(&bits, &x, sizeof bits);
+  const int32_t bits = bits_of<int32_t>(x);
   return bits ^ (bits >> 31 & 0x7fffffff);
 }
 
