@@ -23,12 +23,15 @@ class RankKernel:
 
     def __init__(self, slots: RankedSlots, dtypes: Sequence[torch.dtype]) -> None:
         """dtypes: of model and slots, for which kernels are compiled; they make no difference here."""
-        score = [slots.score[None, ..., None]] if slots.scores else []
-        self.parts = [*slots.storage.parts, slots.position[None, ..., None], *score]
-        fields = ([part.data_ptr(), part[0, 0, 0].nbytes, len(part)] for part in self.parts)
-        self.table = (ctypes.c_int64 * (3 * len(self.parts)))(*chain(*fields))
         self.dtypes, self.position = dtypes, slots.position
-        self.sizes = [len(self.parts), *slots.position.shape, slots.ranking.refresh, slots.keep.pinned]
+        self.parts = [part for part in held_by(slots) if part.numel()]  # so that they live as long as this
+        halves = [2 if part.ndim == 4 else 1 for part in self.parts]  # keys and values lie side by side
+        fields = (
+            [part.data_ptr(), part.nbytes // (count * self.position.numel()), count]
+            for part, count in zip(self.parts, halves, strict=True)
+        )
+        self.table = (ctypes.c_int64 * (3 * len(self.parts)))(*chain(*fields))
+        self.sizes = [len(self.parts), *self.position.shape, slots.ranking.refresh, slots.keep.pinned]
 
     def __call__(self, priority: Tensor) -> None:
         """priority: of each slot's token, float32 [n, S], contiguous."""
@@ -72,5 +75,5 @@ def some_slots(dtype: torch.dtype, stored: torch.dtype) -> RankedSlots:
 
 
 def held_by(slots: RankedSlots) -> list[Tensor]:
-    """What a ranking moves."""
+    """What a ranking moves; scores are empty where slots keep none."""
     return [*slots.storage.parts, slots.position, slots.score]
