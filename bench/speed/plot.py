@@ -55,14 +55,14 @@ def by_token(rows: Sequence[Row], numbers: dict[str, int], columns: int) -> Iter
     told = [row for row in rows if row.batch == batch and row.by_row]
     if not told:
         return
-    most = max(max(row.by_row or []) for row in told)
+    step = round_step(max(max(row.by_row or []) for row in told) / 4)
     count = max(len(row.by_row or []) for row in told)
-    x, y = scale(0, count * columns, LEFT, RIGHT), scale(0.0, most, LOWER[1], LOWER[0])
+    x, y = scale(0, count * columns, LEFT, RIGHT), scale(0.0, 4 * step, LOWER[1], LOWER[0])
     yield from frame(LOWER, f"Milliseconds a step, {batch} pictures at once", "tokens drawn of each picture")
     yield from ticks(
         [(x(share * count * columns / 4), f"{share * count * columns / 4:g}") for share in range(5)], LOWER
     )
-    yield from lines([(y(share * most / 4), f"{share * most / 4:.3g}") for share in range(5)])
+    yield from lines([(y(share * step), f"{share * step:.3g}") for share in range(5)])
     ends = []
     for row in told:
         number = numbers[row.rival]
@@ -82,6 +82,12 @@ def frame(panel: tuple[int, int], title: str, below: str) -> Iterator[str]:
     yield f'<path d="M{LEFT} {top}V{bottom}H{RIGHT}" fill="none" stroke="#222"/>'
     yield text(LEFT - 54, top - 14, title)
     yield text((LEFT + RIGHT) / 2, bottom + 38, below, "middle")
+
+
+def round_step(least: float) -> float:
+    """The smallest multiple of half a power of ten, in the size of `least`, that is no smaller."""
+    unit = 10.0 ** math.floor(math.log10(least)) / 2
+    return math.ceil(least / unit) * unit
 
 
 def ticks(at: Sequence[tuple[float, str]], panel: tuple[int, int]) -> Iterator[str]:

@@ -14,7 +14,7 @@ from torch import nn
 import ssd_core
 from bench.speed import __main__ as command
 from bench.speed.measure import Entry, Seat, entries
-from bench.speed.plot import plot
+from bench.speed.plot import plot, round_step
 from bench.speed.rivals import Rival, Run, Theirs, read_theirs, rivals
 from bench.speed.table import LARGEST, Row, markdown, row_of
 from ssd_core.memory import full_bytes
@@ -324,3 +324,10 @@ def test_a_size_as_it_stands_on_a_card() -> None:
     assert command.size("1.5gb") == 3 * 2**29
     with pytest.raises(SystemExit):
         command.options(["--memory-cap", "8"])
+
+
+@pytest.mark.parametrize(
+    ("least", "step"), [(5.507, 6.0), (5.4, 5.5), (5.5, 5.5), (11.2, 15.0), (100.0, 100.0), (0.031, 0.035)]
+)
+def test_an_axis_is_cut_at_round_numbers(least: float, step: float) -> None:
+    assert round_step(least) == pytest.approx(step)
