@@ -5,9 +5,8 @@
 
 #pragma once
 
-#include <omp.h>
-
 #include "numbers.h"
+#include "team.h"
 
 namespace {
 
@@ -164,16 +163,29 @@ void attend(const Number* qkv, Number* answers, const Pair& pair, const Kind& ki
   }
 }
 
-// All pairs of a layer, called by all threads.
+// All pairs of a layer that belong to a team's rows.
 template <int DIM>
-void attend_all(const Number* qkv, Number* answers, const Pair* table, const Kind* kinds, float* weights,
-                const Sizes& sizes) {
-  const int64_t at_once = std::max<int64_t>(1, sizes.pairs / (16 * sizes.threads));
-#pragma omp for schedule(dynamic, at_once)
-  for (int64_t index = 0; index < sizes.pairs; index++) {
+void attend_all(const Team& team, const Number* qkv, Number* answers, const Pair* table, const Kind* kinds,
+                float* weights, const Sizes& sizes) {
+  auto one = [&](int64_t index, int64_t following) {
     const Pair& pair = table[index];
-    const Stored* next = stored(table[std::min(index + 1, sizes.pairs - 1)].keys);
+    const Stored* next = stored(table[std::min(following, sizes.pairs - 1)].keys);
     attend<DIM>(qkv, answers, pair, kinds[pair.kind], next, sizes, weights + omp_get_thread_num() * sizes.widest);
+  };
+  if (team.members > 1) {  // all there are, who work on all rows
+    const int64_t at_once = std::max<int64_t>(1, sizes.pairs / (16 * sizes.threads));
+#pragma omp for schedule(dynamic, at_once)
+    for (int64_t index = 0; index < sizes.pairs; index++) one(index, index + 1);
+    return;
+  }
+  auto own = [&](int64_t index) {  // the first from there on
+    auto group = [&] { return table[index].number / sizes.kv_heads / WIDE; };
+    while (index < sizes.pairs && (group() < team.first || group() >= team.end)) index++;
+    return index;
+  };
+  for (int64_t index = own(0), following; index < sizes.pairs; index = following) {
+    following = own(index + 1);
+    one(index, following);
   }
 }
 

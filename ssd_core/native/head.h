@@ -18,19 +18,18 @@ inline Floats gelu(Floats x) {
   return x * (x < 0 ? beyond : 1 - beyond);
 }
 
-// The logits of a head of one layer or two, [codebook, lanes]. inner: room for what the second one multiplies, [inputs,
-// lanes]. Called by all threads.
-inline void head_logits(const Decoder& decoder, const Linear* layers, int64_t count, float* logits, float* inner) {
-  const int64_t lanes = decoder.lanes;
+// The logits of a head of one layer or two, [codebook, lanes]. inner: room for what the second one multiplies, in columns.
+inline void head_logits(const Team& team, const Decoder& decoder, const Linear* layers, int64_t count, int64_t lanes,
+                        float* logits, float* inner) {
   Inputs inputs = decoder.wide;
   inputs.size = decoder.hidden;
-  normalize(decoder, decoder.norm, [&](int64_t k, int64_t group, Floats even, Floats odd) {
+  normalize(team, decoder, decoder.norm, [&](int64_t k, int64_t group, Floats even, Floats odd) {
     put_inputs(inputs, k, group, even, odd);
   });
   for (int64_t index = 0; index < count; index++) {
     const Linear& layer = layers[index];
     const Number* bias = matrix(layer.bias);
-    const Inputs next{inner, decoder.rows, lanes, layer.outputs};
+    const Inputs next{inner, decoder.rows, layer.outputs, layer.outputs};
     auto biased = [&](int64_t n, Floats x) { return bias ? x + scalar(bias + n) : x; };
     auto hand = [&](int64_t n, int64_t group, Floats even, Floats odd) {
       if (index + 1 < count) {
@@ -41,7 +40,7 @@ inline void head_logits(const Decoder& decoder, const Linear* layers, int64_t co
       }
     };
     const int64_t half = layer.outputs / 2;
-    multiply(inputs, matrix(layer.weight), 1, half,
+    multiply(team, inputs, matrix(layer.weight), 1, half,
              [&](int64_t, int64_t n, int64_t group, Floats a0, Floats a1, Floats b0, Floats b1) {
                hand(n, group, a0, a1);
                hand(n + half, group, b0, b1);

@@ -7,6 +7,9 @@
 #include "rank.h"
 #include "turn.h"
 
+// Where threads work apart, each one reads all weights; from near memory, if a layer's are no more bytes than that.
+constexpr int64_t NEAR = 4 << 20;
+
 // Call what is compiled for heads of `dim` numbers: `of<dim>`, or `of<0>` for any.
 #define FOR_DIM(dim, of, ...)                                                         \
   switch (dim) {                                                                      \
@@ -21,8 +24,9 @@ extern "C" void attend_pairs(const Number* qkv, Number* answers, const Pair* tab
                              int64_t pairs, int64_t heads, int64_t kv_heads, int64_t dim, int64_t widest,
                              int64_t threads) {
   const Sizes sizes{pairs, heads, kv_heads, dim, widest, threads};
+  const int64_t groups = (pairs / kv_heads + WIDE - 1) / WIDE;
 #pragma omp parallel num_threads(threads)
-  FOR_DIM(dim, attend_all, qkv, answers, table, kinds, weights, sizes)
+  FOR_DIM(dim, attend_all, team_of(groups, false), qkv, answers, table, kinds, weights, sizes)
 }
 
 // x and to [rows, hidden]; positions [rows]; rope [positions, 2, dim]; qkv, answers and weights as above; room: so many
@@ -32,16 +36,18 @@ extern "C" void decode(const Number* x, const int64_t* positions, const Number* 
                        const Turn* turn, int64_t rows, int64_t hidden, int64_t inner, int64_t layers, int64_t pairs,
                        int64_t heads, int64_t kv_heads, int64_t dim, int64_t widest, int64_t threads, double eps) {
   const Sizes sizes{pairs, heads, kv_heads, dim, widest, threads};
-  const int64_t lanes = (rows + WIDE - 1) / WIDE * WIDE;
+  const int64_t groups = (rows + WIDE - 1) / WIDE, lanes = groups * WIDE;
   float *cosines = room + hidden * lanes, *sines = cosines + dim / 2 * lanes, *narrow = sines + dim / 2 * lanes;
   float* wide = narrow + inner * lanes;
-  const Decoder decoder{rows, lanes, hidden, inner, layers, float(eps), layer, norm, qkv, answers, room, cosines,
-                        sines, {wide, rows, lanes, 0}, {narrow, rows, lanes, inner}, kinds, weights};
+  const Decoder decoder{rows, hidden, inner, layers, float(eps), layer, norm, qkv, answers, room, cosines, sines,
+                        {wide, rows, std::max(hidden, heads * dim), 0}, {narrow, rows, inner, inner}, kinds, weights};
+  const int64_t numbers = hidden * ((2 * heads + 2 * kv_heads) * dim + 3 * inner);  // of a layer
 #pragma omp parallel num_threads(threads)
   {
-    FOR_DIM(dim, decode, decoder, sizes, x, positions, rope)
-    if (turn) draw(*turn, decoder);
-    else answer(decoder, to);
+    const Team team = team_of(groups, numbers * int64_t(sizeof(Number)) <= NEAR);
+    FOR_DIM(dim, decode, team, decoder, sizes, x, positions, rope)
+    if (turn) draw(team, *turn, decoder, lanes);
+    else answer(team, decoder, to);
   }
   if (turn) go_on(*turn, rows, hidden);
 }

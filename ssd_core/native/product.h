@@ -7,6 +7,7 @@
 #pragma once
 
 #include "numbers.h"
+#include "team.h"
 
 namespace {
 
@@ -14,12 +15,20 @@ constexpr int64_t FEW = 4;  // rows
 constexpr int64_t BLOCK = 4;  // outputs, and as many twins
 constexpr int64_t LONG = 4096 / sizeof(Number);  // inputs
 
-// What is multiplied: of few rows [rows, size] in the model's precision. Of more [size / 2, lanes] neighbours where they
-// are multiplied at once, else [size, lanes] floats. lanes: rows, rounded up to whole vectors.
+// Where a group of WIDE rows has its number k, of `size` that each row has, in columns: [groups, size, WIDE]. What is read
+// one after the other lies so, and is in nobody's way in the nearest memory.
+inline float* column(float* columns, int64_t size, int64_t group, int64_t k) { return columns + (group * size + k) * WIDE; }
+
+// What is multiplied: of few rows [rows, size] in the model's precision. Of more columns, of neighbours where two are
+// multiplied at once, else of floats. room: for so many numbers of each row, size at least.
 struct Inputs {
   void* data;
-  int64_t rows, lanes, size;
+  int64_t rows, room, size;
   bool few() const { return rows <= FEW; }
+  float* at(int64_t group, int64_t k) const {
+    constexpr int64_t once = PAIRED ? 2 : 1;
+    return column(static_cast<float*>(data), room / once, group, k / once);
+  }
 };
 
 inline float scalar(const Number* from) {
@@ -59,12 +68,10 @@ inline void put_inputs(const Inputs& to, int64_t k, int64_t group, Floats even, 
   if (to.few()) {
     put_rows(static_cast<Number*>(to.data) + k, to.size, to.rows, even, odd);
   } else if constexpr (PAIRED) {
-    const Words both = neighbours(even, odd);
-    std::memcpy(static_cast<uint32_t*>(to.data) + k / 2 * to.lanes + group * WIDE, &both, sizeof both);
+    put(to.at(group, k), bits_of<Floats>(neighbours(even, odd)));
   } else {
-    float* at = static_cast<float*>(to.data) + k * to.lanes + group * WIDE;
-    put(at, even);
-    put(at + to.lanes, odd);
+    put(to.at(group, k), even);
+    put(to.at(group, k + 1), odd);
   }
 }
 
@@ -80,14 +87,22 @@ template <int HALF> struct Outputs {
   }
 };
 
-// Sums for GROUPS groups of rows, from `group` on.
+// Sums for GROUPS groups of rows, from `group` on. Meanwhile as much as lies from `next` and from `twins` on, in the rows
+// of BLOCK outputs, is brought near.
 template <int GROUPS, int HALF>
-void multiply_many(const Inputs& inputs, int64_t group, const Outputs<HALF>& outputs, Floats (&to)[2 * HALF][GROUPS]) {
+void multiply_many(const Inputs& inputs, int64_t group, const Outputs<HALF>& outputs, const Number* next,
+                   const Number* twins, Floats (&to)[2 * HALF][GROUPS]) {
+  constexpr int64_t STEP = PAIRED ? 2 : 1, LINE = 64 / sizeof(Number);
   Floats sum[2 * HALF][GROUPS]{};  // not `to`, which would be written each time
-  const float* x = static_cast<const float*>(inputs.data) + group * WIDE;
-  for (int64_t k = 0; k < inputs.size; k += PAIRED ? 2 : 1, x += inputs.lanes) {
+  const int64_t apart = inputs.at(1, 0) - inputs.at(0, 0);
+  const float* x = inputs.at(group, 0);
+  for (int64_t k = 0; k < inputs.size; k += STEP, x += WIDE) {
+    if (k * BLOCK % LINE == 0) {  // not all at once, for which would have to be waited
+      fetch(next + k * BLOCK, 1);
+      fetch(twins + k * BLOCK, 1);
+    }
     Floats in[GROUPS];
-    for (int g = 0; g < GROUPS; g++) in[g] = get(x + g * WIDE);
+    for (int g = 0; g < GROUPS; g++) in[g] = get(x + g * apart);
     for (int i = 0; i < 2 * HALF; i++) {
       if constexpr (PAIRED) {
         uint32_t weights;
@@ -128,12 +143,12 @@ void multiply_few(const Inputs& inputs, const Outputs<WIDE / 2 / ROWS>& outputs,
 }
 
 // The product with a matrix of `parts` parts of 2 * span outputs each. Of each group of rows, `then` gets two
-// neighbouring outputs, n and n + 1 of a part, and their twins, those `span` further on. Called by all threads.
+// neighbouring outputs, n and n + 1 of a part, and their twins, those `span` further on.
 template <typename Then>
-void multiply(const Inputs& inputs, const Number* matrix, int64_t parts, int64_t span, const Then& then) {
-  const int64_t blocks = (span + BLOCK - 1) / BLOCK, groups = inputs.lanes / WIDE;
-#pragma omp for schedule(static)
-  for (int64_t block = 0; block < parts * blocks; block++) {
+void multiply(const Team& team, const Inputs& inputs, const Number* matrix, int64_t parts, int64_t span,
+              const Then& then) {
+  const int64_t blocks = (span + BLOCK - 1) / BLOCK;
+  team.all(parts * blocks, [&](int64_t block) {
     const int64_t part = block / blocks, start = block % blocks * BLOCK;
     auto at = [&](int64_t part, int64_t n) { return matrix + (part * 2 * span + n) * inputs.size; };
     auto outputs = [&](auto half, int64_t n) {
@@ -146,8 +161,12 @@ void multiply(const Inputs& inputs, const Number* matrix, int64_t parts, int64_t
     };
     auto many = [&](auto width, int64_t group) {
       constexpr std::integral_constant<int, BLOCK> half{};
+      // what is near already, where there is nothing else; of long rows the processor foresees by itself what comes
+      const bool last = group > team.first || block + 1 == parts * blocks || inputs.size >= LONG;
+      const int64_t next = last ? block : block + 1;
+      const Number* soon = at(next / blocks, next % blocks * BLOCK);
       Floats sum[2 * half][width];
-      multiply_many<width, half>(inputs, group, outputs(half, start), sum);
+      multiply_many<width, half>(inputs, group, outputs(half, start), soon, soon + span * inputs.size, sum);
       for (int g = 0; g < width; g++) hand(sum, start, group, g);
     };
     auto few = [&](auto rows) {
@@ -166,16 +185,11 @@ void multiply(const Inputs& inputs, const Number* matrix, int64_t parts, int64_t
     } else if (inputs.few()) {
       few(four);
     } else {
-      // of long rows the processor foresees by itself what comes
-      if (const int64_t next = block + 1; next < parts * blocks && inputs.size < LONG) {
-        fetch(at(next / blocks, next % blocks * BLOCK), BLOCK * inputs.size);
-        fetch(at(next / blocks, span + next % blocks * BLOCK), BLOCK * inputs.size);
-      }
-      int64_t group = 0;
-      for (; group + 2 <= groups; group += 2) many(two, group);
-      if (group < groups) many(one, group);
+      int64_t group = team.first;
+      for (; group + 2 <= team.end; group += 2) many(two, group);
+      if (group < team.end) many(one, group);
     }
-  }
+  });
 }
 
 }  // namespace

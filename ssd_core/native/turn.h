@@ -21,11 +21,12 @@ struct Turn {
   Sampling sampling;
 };
 
-// Called by all threads.
-inline void draw(const Turn& turn, const Decoder& decoder) {
-  float *logits = turn.room, *inner = logits + turn.sampling.codebook * decoder.lanes;
-  head_logits(decoder, turn.head, turn.head_layers, logits, inner);
-  sample(turn.sampling, logits, decoder.lanes, turn.uniform + *turn.at * turn.sampling.images, turn.token);
+// Called by all threads, each in its team. lanes: rows, rounded up to whole vectors.
+inline void draw(const Team& team, const Turn& turn, const Decoder& decoder, int64_t lanes) {
+  float *logits = turn.room, *inner = logits + turn.sampling.codebook * lanes;
+  head_logits(team, decoder, turn.head, turn.head_layers, lanes, logits, inner);
+#pragma omp barrier  // a picture's token hangs on two rows
+  sample(turn.sampling, logits, lanes, turn.uniform + *turn.at * turn.sampling.images, turn.token);
 }
 
 // Note the tokens, or take those that stay, and make ready for the next turn. Called by one thread.

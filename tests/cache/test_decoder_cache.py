@@ -7,7 +7,9 @@ import logging
 import math
 import mmap
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import chain
+from typing import cast
 
 import pytest
 import torch
@@ -18,6 +20,7 @@ from torch import Tensor, nn
 from ssd_core import load
 from ssd_core.cache import decoder_cache
 from ssd_core.cache.decoder_cache import DTYPES, DecoderCache, decoder_cache_for, feed_decoder, is_taken, run, works
+from ssd_core.cache.ranked import RankedSlots
 from ssd_core.cache.storage import KV_DTYPES
 from ssd_core.models import few_rows
 from ssd_core.models.base import Geometry
@@ -148,14 +151,18 @@ def test_nothing_behind_a_matrix_is_read(dtype: torch.dtype, rows: int) -> None:
     assert (ours - plain).float().abs().mean() < ROUNDED
 
 
-def test_threads_make_no_difference() -> None:
-    decoder, answers = made(), []
-    for count in (1, 2, 5):
+@pytest.mark.parametrize("inner", [10, 12000], ids=["apart", "together"])  # weights are read by each thread, or once
+@pytest.mark.parametrize("rows", [5, 21, 40, 64])
+def test_threads_make_no_difference(rows: int, inner: int) -> None:
+    decoder, left = made(replace(SHAPE, hidden=40, inner=inner)), []
+    for count in (1, 2, 3, 5):
         with threads(count):
-            pair = Pair(decoder, 21)
-            answers.append([pair.step()[1] for _ in range(3)])
-    for other in answers[1:]:
-        assert all(one.equal(two) for one, two in zip(answers[0], other, strict=True))
+            pair = Pair(decoder, rows, H2O(1.0))
+            answers = [pair.step()[1] for _ in range(3)]
+        slots = cast(list[RankedSlots], [*chain(*pair.cache.cache.layers)])
+        left.append([*answers, *(part for own in slots for part in (own.kv[:, :, : own.held], own.score))])
+    for other in left[1:]:
+        assert all(one.equal(two) for one, two in zip(left[0], other, strict=True))
 
 
 @pytest.mark.parametrize("rows", [3, 18])
