@@ -10,7 +10,7 @@ namespace {
 // As turn_kernel.py fills it. The tensors are those of `Turn`, see there.
 struct Turn {
   const Linear* head;
-  float* room;  // logits [codebook, lanes], the head's inner numbers [inner, lanes], and WIDE more
+  float* room;  // logits [codebook, lanes], the head's inner numbers in columns, and WIDE more
   int64_t* token;  // of each picture, what came
   Number* x;
   int64_t *positions, *at, *tokens;
