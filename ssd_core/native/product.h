@@ -17,7 +17,9 @@ constexpr int64_t LONG = 4096 / sizeof(Number);  // inputs
 
 // Where a group of WIDE rows has its number k, of `size` that each row has, in columns: [groups, size, WIDE]. What is read
 // one after the other lies so, and is in nobody's way in the nearest memory.
-inline float* column(float* columns, int64_t size, int64_t group, int64_t k) { return columns + (group * size + k) * WIDE; }
+inline float* column(float* columns, int64_t size, int64_t group, int64_t k) {
+  return columns + (group * size + k) * WIDE;
+}
 
 // What is multiplied: of few rows [rows, size] in the model's precision. Of more columns, of neighbours where two are
 // multiplied at once, else of floats. room: for so many numbers of each row, size at least.
@@ -87,8 +89,8 @@ template <int HALF> struct Outputs {
   }
 };
 
-// Sums for GROUPS groups of rows, from `group` on. Meanwhile as much as lies from `next` and from `twins` on, in the rows
-// of BLOCK outputs, is brought near.
+// Sums for GROUPS groups of rows, from `group` on. Meanwhile the rows of BLOCK outputs that lie from `next` and from
+// `twins` on are brought near; nullptr for none.
 template <int GROUPS, int HALF>
 void multiply_many(const Inputs& inputs, int64_t group, const Outputs<HALF>& outputs, const Number* next,
                    const Number* twins, Floats (&to)[2 * HALF][GROUPS]) {
@@ -97,7 +99,7 @@ void multiply_many(const Inputs& inputs, int64_t group, const Outputs<HALF>& out
   const int64_t apart = inputs.at(1, 0) - inputs.at(0, 0);
   const float* x = inputs.at(group, 0);
   for (int64_t k = 0; k < inputs.size; k += STEP, x += WIDE) {
-    if (k * BLOCK % LINE == 0) {  // not all at once, for which would have to be waited
+    if (next && k * BLOCK % LINE == 0) {  // not all at once, for which would have to be waited
       fetch(next + k * BLOCK, 1);
       fetch(twins + k * BLOCK, 1);
     }
@@ -161,12 +163,13 @@ void multiply(const Team& team, const Inputs& inputs, const Number* matrix, int6
     };
     auto many = [&](auto width, int64_t group) {
       constexpr std::integral_constant<int, BLOCK> half{};
-      // what is near already, where there is nothing else; of long rows the processor foresees by itself what comes
-      const bool last = group > team.first || block + 1 == parts * blocks || inputs.size >= LONG;
-      const int64_t next = last ? block : block + 1;
-      const Number* soon = at(next / blocks, next % blocks * BLOCK);
+      const int64_t next = block + 1;
+      // once for all groups; of long rows the processor foresees by itself what comes
+      const bool ahead = group == team.first && next < parts * blocks && inputs.size < LONG;
+      const Number* soon = ahead ? at(next / blocks, next % blocks * BLOCK) : nullptr;
+      const Number* twins = ahead ? soon + span * inputs.size : nullptr;
       Floats sum[2 * half][width];
-      multiply_many<width, half>(inputs, group, outputs(half, start), soon, soon + span * inputs.size, sum);
+      multiply_many<width, half>(inputs, group, outputs(half, start), soon, twins, sum);
       for (int g = 0; g < width; g++) hand(sum, start, group, g);
     };
     auto few = [&](auto rows) {
