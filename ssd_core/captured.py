@@ -42,8 +42,9 @@ class CapturedStep(Step):
         super().__init__(turn, cache, "plain: the drawing ended before its step was captured")
         self.turns = self.take()
 
-    def __call__(self) -> None:
+    def __call__(self, most: int = 1) -> int:
         next(self.turns)
+        return 1
 
     def close(self) -> None:
         self.turns.close()

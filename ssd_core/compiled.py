@@ -41,15 +41,17 @@ class CompiledStep(FixedStep):
         self.about = number, model.device, model.dtype, threads, rows, positions, turn.sampling, turn.stays is None
         self.key = ""
 
-    def draw(self, fixed: FixedCache) -> None:
+    def draw(self, fixed: FixedCache, most: int) -> int:
+        fixed.advance()
         if not self.key:
             self.key = repr((self.about, fixed.about))
         if self.key in KNOWN:
             compiled_draw(self.turn, fixed, self.key)
-            return
+            return 1
         with torch._dynamo.config.patch(recompile_limit=MOST_COMPILED), explain_compiler():
             compiled_draw(self.turn, fixed, self.key)
         KNOWN.add(self.key)
+        return 1
 
 
 def key_alone(guards: Sequence[Any]) -> list[bool]:

@@ -18,24 +18,25 @@ class FixedStep(Step):
         super().__init__(turn, cache, told)
         self.fixed: FixedCache | None = None
 
-    def __call__(self) -> None:
+    def __call__(self, most: int = 1) -> int:
         if self.cache.grows:
             self.turn.draw(self.cache)
-            return
+            return 1
         if self.fixed is None:
             self.fixed = self.begin()
-        self.fixed.advance()
-        self.draw(self.fixed)
+        return self.draw(self.fixed, most)
 
     def begin(self) -> FixedCache:
         """The slots, once they no longer move."""
-        return fixed_cache(self.turn.model.decoder, self.cache)
+        return fixed_cache(self.turn.model.decoder, self.cache, self.turn.sampling.rows_of_image)
 
-    def draw(self, fixed: FixedCache) -> None:
-        """Draw a token of every picture."""
+    def draw(self, fixed: FixedCache, most: int) -> int:
+        """Draw as many tokens of every picture as are made at once, `most` at most; how many."""
+        fixed.advance()
         self.turn.draw(fixed)
+        return 1
 
 
-def fixed_cache(decoder: Decoder, cache: SlotCache) -> FixedCache:
+def fixed_cache(decoder: Decoder, cache: SlotCache, rows_of_image: int) -> FixedCache:
     """The slots for steps of this decoder: with the kernel that does the most of those that work."""
-    return decoder_cache_for(decoder, cache) or kernel_cache_for(cache) or MaskedCache(cache)
+    return decoder_cache_for(decoder, cache, rows_of_image) or kernel_cache_for(cache) or MaskedCache(cache)

@@ -87,8 +87,8 @@ def generate(
     on_row: called after each row of the grid, up to the last in which something is drawn, with (row, tokens so far
         int64 [n, m], memory as planned or, after a policy has planned anew, as counted, tokens drawn a second so far or
         None); a true return value stops the drawing, and what was drawn so far is returned.
-    check: called before each token, and between chunks of prompts and of pictures; what it raises ends the drawing and
-        is passed on.
+    check: called before each token, or before some that are drawn within a quarter of a second, and between chunks of
+        prompts and of pictures; what it raises ends the drawing and is passed on.
     previews: whether on_row paints a picture so far now and then, so that the memory it takes is counted.
     step: how a token is drawn. "plain": operation by operation. "kernel": so, but attention is one, in Triton on CUDA,
         and on the processor all layers are one, in C++. "graph": all of them as one CUDA graph, captured anew for each
@@ -146,29 +146,31 @@ def draw_tokens(
 ) -> None:
     """The token loop: turn by turn, until all is drawn or a stop comes.
 
-    draw: which draws a token. memory: as planned, for on_row.
+    draw: who draws tokens. memory: as planned, for on_row.
     clock: its last lap is to be where the prompts are read.
     """
     turn, cache = draw.turn, draw.cache
     geometry, kept = turn.model.geometry, turn.kept
     columns = geometry.columns
     first, end = (0, geometry.tokens) if kept is None else stretch(geometry, kept)
-    for at in range(end):
+    at = 0
+    while at < end:
         if at == first > 0:
             clock.lap("prefill")
         if check:
             check()
         if at < first:
             turn.feed(cache)
+            at += 1
         else:
-            draw()
-        if (at + 1) % columns == 0 and on_row:
-            so_far, speed = turn.tokens[:, : at + 1], None
-            if at >= first:
+            at += draw(min(end, at - at % columns + columns) - at)
+        if at % columns == 0 and on_row:
+            so_far, speed = turn.tokens[:, :at], None
+            if at > first:
                 clock.lap("decode")
                 speed = count_drawn(so_far, kept) / clock.timing.decode
             with clock.paused():
-                stop = on_row(at // columns, so_far, counted(memory, cache), speed)
+                stop = on_row(at // columns - 1, so_far, counted(memory, cache), speed)
             if stop:
                 break
 

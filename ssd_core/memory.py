@@ -229,7 +229,7 @@ def _plan_rows(
 ) -> Memory:
     skeleton, geometry = model.skeleton(), model.geometry
     on_host = sum(map(module_bytes, model.host_parts))
-    images = len(rows) // 2 if sampling.guided else len(rows)
+    images = len(rows) // sampling.rows_of_image
     lengths, drawn = [len(ids) for ids in rows], range(geometry.rows + 1)
     a_picture = decoding_bytes(model)
     preview_bytes = a_picture if previews else 0
@@ -255,7 +255,7 @@ def _plan_rows(
             counter.peak = counter.live
         if step in ("kernel", "compiled"):  # the last step is the widest
             cache.skip(geometry.tokens - 1 - fed)
-            fixed = fixed_for(model, skeleton, cache)
+            fixed = fixed_for(model, skeleton, cache, sampling.rows_of_image)
             take = fixed_turn(model, turn, fixed, whole=step == "kernel")
             fixed.advance()
             take()
@@ -300,11 +300,11 @@ def captured_bytes(turn: Turn, cache: SlotCache, counter: PeakBytes) -> int:
     return counter.peak - held
 
 
-def fixed_for(model: ImageModel, skeleton: ImageModel, cache: SlotCache) -> FixedCache:
+def fixed_for(model: ImageModel, skeleton: ImageModel, cache: SlotCache, rows_of_image: int) -> FixedCache:
     """What a model's slots will be attended by, planned with its skeleton."""
     if model.device.type == "cpu" and is_known(cache):
         if is_taken(model.decoder) and is_taken(skeleton.decoder):
-            return DecoderCache(cache, skeleton.decoder)
+            return DecoderCache(cache, skeleton.decoder, rows_of_image)
         return KernelCache(cache, kernels_on(model.device)[0])
     return MaskedCache(cache)
 

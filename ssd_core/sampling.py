@@ -50,6 +50,11 @@ class Sampling:
         """Whether each image takes a second, unconditional row."""
         return self.guidance != 1
 
+    @property
+    def rows_of_image(self) -> int:
+        """How many rows each image takes."""
+        return 1 + self.guided
+
     def guide(self, logits: Tensor) -> Tensor:
         """float32 [rows, codebook], conditional rows first -> what the images' tokens are drawn from, [n, codebook]."""
         if not self.guided:

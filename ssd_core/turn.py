@@ -72,8 +72,8 @@ class Turn:
 
 
 class Step:
-    """Draws one token of every picture each time it is called: turn by turn, as `Turn` says it. Others do the same in
-    other ways.
+    """Draws the next token of every picture each time it is called: turn by turn, as `Turn` says it. Others do the same
+    in other ways, and may draw several at once.
 
     told: which way it was, in words, and why, if another one was meant.
     is_captured: whether it holds a graph, with the memory that a plan counts for one.
@@ -84,8 +84,10 @@ class Step:
     def __init__(self, turn: Turn, cache: SlotCache, told: str = "plain") -> None:
         self.turn, self.cache, self.told = turn, cache, told
 
-    def __call__(self) -> None:
+    def __call__(self, most: int = 1) -> int:
+        """Draw `most` tokens at most; how many were drawn."""
         self.turn.draw(self.cache)
+        return 1
 
     def close(self) -> None:
         """Give back what it holds beside turn and cache."""

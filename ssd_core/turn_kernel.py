@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
-from .cache.decoder_cache import MATRICES, ROWS, DecoderCache, are_plain, is_watched, run
+from .cache.decoder_cache import MATRICES, ROWS, DecoderCache, are_plain, is_watched, order_of, run
 from .cache.fixed import FixedCache
 from .fixed import FixedStep
 from .models import few_rows
@@ -24,6 +25,7 @@ from .rounding import rounded_up
 from .sampling import Sampling
 from .turn import Turn
 
+AT_ONCE, LEAST = 0.25, 1e-9  # seconds in which nobody hears of a drawing, and that a clock may not notice
 CLOSE = 0.1  # logits around 1 that differ by less came of the same head, in any precision
 # of the trial: what filters, and what does not, with and without an unconditional row
 TRIED = (Sampling(1.0), Sampling(0.3, 0.7), Sampling(3.0, top_k=7, top_p=0.8), Sampling(2.0, greedy=True))
@@ -94,8 +96,9 @@ class Ending:
     @property
     def logits(self) -> Tensor:
         """What the last tokens were drawn from, guidance and temperature within, float32 [images, codebook]."""
-        lanes = rounded_up(self.rows, WIDE)
-        return self.room[: self.codebook * lanes].view(self.codebook, lanes)[:, : len(self.token)].t()
+        images, lanes = len(self.token), rounded_up(self.rows, WIDE)
+        vectors = self.room[: self.codebook * lanes].view(-1, self.codebook, WIDE).transpose(1, 2)
+        return vectors[:, : WIDE * images // self.rows].flatten(0, 1)[:images]
 
 
 def address(part: Tensor | None) -> int:
@@ -112,36 +115,48 @@ class TurnKernel:
         tensors = turn.x, turn.positions, turn.at, turn.tokens, turn.uniform, turn.stays
         self.ending = Ending(turn.model.head_layers(), turn.sampling, turn.embed_image.table, *tensors)
 
-    def __call__(self) -> None:
-        """As `Turn.draw`."""
+    @property
+    def most(self) -> int:
+        """How many turns can be taken in one call: one, where the next input is made elsewhere."""
+        return 1 if self.turn.embed_image.table is None else self.turn.model.geometry.columns
+
+    def __call__(self, turns: int = 1) -> None:
+        """As `Turn.draw`, so many times."""
         turn = self.turn
         if not turn.x.is_meta:  # else nothing but memory is counted
-            run(*self.cache.arguments(turn.x, turn.positions, self.ending.address))
+            run(*self.cache.arguments(turn.x, turn.positions, self.ending.address, turns))
         if turn.embed_image.table is None:
             turn.go_on(self.ending.token)
 
 
 class KernelStep(FixedStep):
-    """Turn by turn with a kernel, for all of a turn where one is known to work."""
+    """Turn by turn with a kernel, for all of a turn where one is known to work, and for as many turns as are told ahead
+    and take no longer than AT_ONCE."""
 
     kernel: TurnKernel | None = None
+    at_once = 1  # turns that took no longer lately
 
     def begin(self) -> FixedCache:
         fixed = super().begin()
         self.kernel = turn_kernel_for(self.turn, fixed)
         return fixed
 
-    def draw(self, fixed: FixedCache) -> None:
-        if self.kernel:
-            self.kernel()
-        else:
-            super().draw(fixed)
+    def draw(self, fixed: FixedCache, most: int) -> int:
+        if self.kernel is None:
+            return super().draw(fixed, most)
+        begun = time.perf_counter()
+        turns = fixed.advance(min(most, self.kernel.most, self.at_once))
+        self.kernel(turns)
+        seconds = time.perf_counter() - begun
+        self.at_once = max(1, int(turns * AT_ONCE / max(seconds, LEAST)))
+        return turns
 
 
 def turn_kernel_for(turn: Turn, cache: FixedCache) -> TurnKernel | None:
     """A kernel for whole turns over these slots, where one is known to work."""
     if not (
         isinstance(cache, DecoderCache)
+        and cache.rows_of_image == turn.sampling.rows_of_image
         and is_known_ending(turn.model, turn.sampling)
         and works(*cache.attention.dtypes)
     ):
@@ -181,7 +196,7 @@ def works(dtype: torch.dtype, stored: torch.dtype) -> bool:
 def agrees(dtype: torch.dtype, stored: torch.dtype, sampling: Sampling, images: int, random: torch.Generator) -> bool:
     """Whether a turn of so many pictures, through a decoder without layers, ends alike on both paths."""
     hidden, inner, codebook = 2 * WIDE, WIDE + 4, 3 * WIDE
-    rows = images * (1 + sampling.guided)
+    rows = images * sampling.rows_of_image
     head = few_rows.Linear(hidden, inner, dtype=dtype), few_rows.Linear(inner, codebook, dtype=dtype)
     norm = few_rows.RMSNorm(hidden, 1e-6, dtype=dtype)
     for layer in head:
@@ -209,5 +224,6 @@ def take_without_layers(ending: Ending, norm: nn.RMSNorm, x: Tensor, positions: 
     nothing, weights = torch.empty(0), torch.empty(torch.get_num_threads(), 0)
     rope = torch.zeros(int(positions.max()) + 1, 2, dim, dtype=x.dtype)
     room = torch.zeros(2 * hidden + dim, rounded_up(rows, WIDE))
-    parts = x, positions, rope, nothing, nothing, norm.weight, nothing, nothing, nothing, weights, room
-    run(*parts, stored, (rows, hidden, 0, 0, 0, 1, 1, dim, 0), norm.eps or 0.0, ending.address)
+    states, order = torch.empty(1, 0), order_of(rows, rows // len(ending.token))
+    parts = x, positions, rope, nothing, nothing, norm.weight, nothing, nothing, states, weights, room, order
+    run(*parts, stored, (rows, hidden, 0, 0, 0, 1, 1, dim, 0), norm.eps or 0.0, ending.address, turns=1)

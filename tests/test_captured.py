@@ -393,9 +393,9 @@ def test_no_turn_waits_for_the_device(policy: Policy, kv_dtype: str, monkeypatch
         for kind in (Step, CapturedStep):
             plain = kind.__call__
 
-            def take(draw: Step, _plain: Any = plain) -> None:
+            def take(draw: Step, most: int, _plain: Any = plain) -> int:
                 with reads.during():
-                    _plain(draw)
+                    return _plain(draw, most)
 
             with monkeypatch.context() as patched:
                 patched.setattr(kind, "__call__", take)

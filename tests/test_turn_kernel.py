@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -46,6 +48,7 @@ from tests.tiny import TinyModel, tiny
 
 pytestmark = needs_compiler
 CPU = torch.device("cpu")
+FULL = ssd_core.Full()
 NEAR = {torch.float32: 1e-3, torch.bfloat16: 0.3}  # of logits around 10
 samplings = st.one_of(
     st.builds(Sampling, st.sampled_from([0.0, 0.3, 1.0, 3.0]), greedy=st.just(True)),
@@ -327,6 +330,66 @@ def test_the_embedded_models_turn_is_one_call() -> None:
             kernel.cache.advance()
             kernel()
             torch.testing.assert_close(kernel.ending.logits, logits, rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize("images", [1, 2, 3, 8, 9, 20, 33])  # in few rows, part of a vector, and several
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_turns_at_once_are_those_one_by_one(dtype: torch.dtype, guidance: float, images: int) -> None:
+    geometry = replace(model_of().geometry, codebook=12)
+    model, policy, sampling = TinyModel(geometry, dtype), POLICIES["ssd"], Sampling(guidance, WARM)
+    rows = prompt_rows(model, ["ab", "cde"], images, None, sampling)
+    keep = torch.zeros(geometry.tokens, dtype=torch.bool)
+    keep[[2, 5]] = True
+    kept, drawn = kept_tokens(geometry, torch.full((1, geometry.tokens), 7), keep, 2 * images), []
+    with torch.inference_mode():
+        for cores, most in ((1, 1), (2, 1), (1, 12), (2, 12), (3, 12)):
+            turn = Turn(model, sampling, rows, loop.uniform_numbers(model, range(2 * images)), kept)
+            cache, taken = prefill(model, policy.fit(model), rows), list[int]()
+            with threads(cores):
+                steps = KernelStep(turn, cache)
+                while sum(taken) < geometry.tokens:
+                    steps.at_once = 12  # however slow this machine is
+                    taken.append(steps(min(most, geometry.tokens - sum(taken))))
+            assert steps.kernel
+            assert max(taken) == min(most, geometry.columns)
+            slots = [part for layer in cache.layers for one in layer for part in (one.kv, getattr(one, "score", None))]
+            drawn.append([part for part in [*vars(turn).values(), *slots] if isinstance(part, Tensor)])
+    for other in drawn[1:]:
+        for one, part in zip(drawn[0], other, strict=True):
+            assert part.equal(one)
+
+
+def test_pictures_may_be_anywhere_in_a_batch() -> None:
+    geometry = replace(model_of().geometry, codebook=12)
+    model = TinyModel(geometry)
+    drawing: dict[str, Any] = {"guidance": 3.0, "temperature": WARM, "step": "kernel"}
+    together = ssd_core.generate(model, ["ab", "cde"], POLICIES["ssd"], 10, **drawing)
+    for image in (0, 7, 8, 9, 15, 19):
+        prompt = "ab" if image < 10 else "cde"
+        alone = ssd_core.generate(model, [prompt], POLICIES["ssd"], seed=together.seeds[image], **drawing)
+        assert alone.tokens[0].equal(together.tokens[image])
+
+
+def test_nobody_waits_long_for_turns_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, sampling = TinyModel(replace(model_of().geometry, codebook=12)), Sampling(3.0)
+    rows = prompt_rows(model, ["ab"], 1, None, sampling)
+    now, take, lasts = 0.0, TurnKernel.__call__, 0.1
+
+    def slowly(kernel: TurnKernel, turns: int = 1) -> None:
+        nonlocal now
+        now += turns * lasts
+        take(kernel, turns)
+
+    monkeypatch.setattr(TurnKernel, "__call__", slowly)
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    with torch.inference_mode():
+        steps = KernelStep(Turn(model, sampling, rows, loop.uniform_numbers(model, [SEED])), prefill(model, FULL, rows))
+        assert [steps(12) for _ in range(3)] == [1, 2, 2]  # the first tells how long one takes
+        lasts = 0.01
+        assert [steps(3), steps(12)] == [2, 4]
+        lasts = 1.0
+        assert [steps(1), steps(12)] == [1, 1]
 
 
 def of_another_class(model: TinyModel) -> None:

@@ -4,9 +4,9 @@
 
 Every rival draws the same prompts in turn, `--repeats` times round; the table gives medians. A batch is pictures of one
 prompt; with `--mixed` its prompts differ, also in length, and slots fall into more and smaller groups. `moved` is what
-one step must read (weights of the decoder and the image head, keys and values held) over the step's time; `of copy`
-sets it against the bandwidth of a plain copy on the same machine in the same run. `bench.random_weights` writes
-folders of Janus-Pro's real sizes, and of larger grids, for --model.
+one step must read (weights of the decoder and the image head, keys and values held) over the step's time, both on the
+mean over the picture; `of copy` sets it against the bandwidth of a plain copy on the same machine in the same run.
+`bench.random_weights` writes folders of Janus-Pro's real sizes, and of larger grids, for --model.
 
     python -m bench.speed --batches 1 largest --memory-cap 8GB --model /tmp/janus-1b
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import inspect
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -27,12 +29,14 @@ class Run:
 
     seconds: from the prompts to the last token.
     kv_bytes: what the cache holds at the end.
+    kv_read: bytes of keys and values that a step must read, on the mean.
     read: bytes of the weights that each step reads, those of the decoder and the image head.
     by_row: seconds of the token loop up to the end of each row of the grid, where the rival tells.
     """
 
     seconds: float
     kv_bytes: int
+    kv_read: float
     read: int
     by_row: list[float] = field(default_factory=list)
 
@@ -70,7 +74,8 @@ def ours(model: ImageModel, prompts: Prompts, policy: ssd_core.Policy, step: str
         how: dict[str, Any] = {"seed": seed, "guidance": GUIDANCE, "on_row": on_row, "step": step}
         result = ssd_core.generate(model, prompts, policy, **how)
         seconds = time.perf_counter() - begun - result.timing.pictures
-        return Run(seconds, result.memory.kv_bytes, weights_of_a_step(model), by_row)
+        kv_read = mean_over_steps(result.memory.kv_bytes_by_row)
+        return Run(seconds, result.memory.kv_bytes, kv_read, weights_of_a_step(model), by_row)
 
     # what the compiler takes is told in words, and a kernel is tried once a process
     first = prompts if step == "compiled" else prompts[:1]
@@ -82,6 +87,11 @@ def weights_of_a_step(model: ImageModel) -> int:
     """Bytes of the weights that a step reads."""
     head: Any = model.head
     return module_bytes(model.decoder) + module_bytes(head)
+
+
+def mean_over_steps(by_row: Sequence[int]) -> float:
+    """The mean of what grows evenly within each row of the grid. by_row: before the first, and behind each."""
+    return statistics.mean((before + after) / 2 for before, after in pairwise(by_row))
 
 
 def read_theirs(path: str, dtype: torch.dtype, device: torch.device) -> Any:
@@ -134,7 +144,8 @@ class Theirs:
             return_dict_in_generate=True,
             **given,
         )
-        return Run(self._since(begun), held(result[self.cache_name]), self.read)
+        kv_bytes = held(result[self.cache_name])
+        return Run(self._since(begun), kv_bytes, kv_bytes if cache is None else self._mean(kv_bytes), self.read)
 
     @torch.inference_mode()
     def concatenating(self, seed: int) -> Run:
@@ -151,7 +162,13 @@ class Theirs:
             token = torch.multinomial(logits.softmax(-1), 1)
             x = self.janus.prepare_embeddings_for_image_generation(torch.cat([token, token]))
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
-        return Run(self._since(begun), held(cache), self.read)
+        return Run(self._since(begun), held(cache), self._mean(held(cache)), self.read)
+
+    def _mean(self, kv_bytes: int) -> float:
+        """What a cache held on the mean that grew to so many bytes from the prompt on."""
+        first = self.ids.shape[1]
+        last = first + self.tokens - 1
+        return kv_bytes / last * (first + last) / 2
 
     def _since(self, begun: float) -> float:
         if self.device.type == "cuda":

@@ -20,8 +20,8 @@ LARGEST = "largest"
 class Row:
     """A rival at a batch: medians over the repeats; None for all that a rival without enough memory has not.
 
-    moved_gigabytes_per_second: what a step must read, weights of the decoder and the image head and the keys and values
-        held at the end, over a step's time; share_of_copy: set against the bandwidth of a plain copy.
+    moved_gigabytes_per_second: what a step must read over a step's time, both on the mean; share_of_copy: set against
+        the bandwidth of a plain copy.
     peak_bytes: the most that was allocated, where the device tells.
     spread: the slowest over the fastest repeat, in seconds.
     by_row: milliseconds of a step in each row of the grid.
@@ -68,7 +68,7 @@ def row_of(
     if not runs:
         return Row(rival, batch, largest=largest)
     seconds = statistics.median(run.seconds for run in runs)
-    moved = (runs[0].read + runs[0].kv_bytes) * tokens / seconds
+    moved = (runs[0].read + runs[0].kv_read) * tokens / seconds
     each = [[after - before for before, after in zip([0.0, *run.by_row], run.by_row, strict=False)] for run in runs]
     return Row(
         rival,

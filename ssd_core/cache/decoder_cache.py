@@ -20,6 +20,7 @@ from .cache import SlotCache
 from .cpp_kernel import CppKernel
 from .kernel_cache import KernelCache, has_kernel
 from .storage import KV_DTYPES
+from .table import NUMBER
 
 DTYPES = (torch.float32, torch.bfloat16)
 PARTS = ("attention_norm", "qkv", "out", "mlp_norm", "gate_up", "down")  # in the order of `Layer` in decoder.h
@@ -34,14 +35,16 @@ class DecoderCache(KernelCache):
     It knows weights by their addresses as it knows slots: none may be replaced while this is in use.
     """
 
-    def __init__(self, cache: SlotCache, decoder: Decoder) -> None:
-        """For a cache that `is_known`, and a decoder that `is_taken`."""
-        super().__init__(cache, CppKernel)
+    def __init__(self, cache: SlotCache, decoder: Decoder, rows_of_image: int = 1) -> None:
+        """For a cache that `is_known`, and a decoder that `is_taken`. rows_of_image: how many, see `order_of`."""
+        super().__init__(cache, CppKernel, cache.geometry.columns)
         shape, device, rows = decoder.shape, torch.device(cache.device), len(self.answers)
-        self.decoder, self.attention = decoder, cast(CppKernel, self.kernel)
+        self.decoder, self.attention, self.rows_of_image = decoder, cast(CppKernel, self.kernel), rows_of_image
+        self.order = order_of(rows, rows_of_image).to(device)
+        self.ordered = [ordered(table, self.order, shape.kv_heads) for table in self.tables]
         addresses = [
             [*(part.weight.data_ptr() for part in parts_of(layer)), table.data_ptr()]
-            for layer, table in zip(decoder.layers, self.tables, strict=True)
+            for layer, table in zip(decoder.layers, self.ordered, strict=True)
         ]
         self.layers = torch.tensor(addresses, device=device)
         qkv = rows, shape.heads + 2 * shape.kv_heads, shape.head_dim
@@ -55,7 +58,8 @@ class DecoderCache(KernelCache):
 
     @property
     def nbytes(self) -> int:
-        return super().nbytes + sum(part.nbytes for part in (self.layers, self.qkv, self.fed, self.room))
+        held = (self.order, *self.ordered, self.layers, self.qkv, self.fed, self.room)
+        return super().nbytes + sum(part.nbytes for part in held)
 
     @property
     def about(self) -> object:
@@ -69,13 +73,13 @@ class DecoderCache(KernelCache):
         call(*self.arguments(x.contiguous(), positions.contiguous()))
         return self.fed
 
-    def arguments(self, x: Tensor, positions: Tensor, turn: int = 0) -> list[Any]:
+    def arguments(self, x: Tensor, positions: Tensor, ending: int = 0, turns: int = 1) -> list[Any]:
         """What `run` takes. x [rows, hidden] and positions [rows, 1], contiguous."""
         decoder, attention = self.decoder, self.attention
         return [
             *(x, positions, decoder.rope.table, self.fed, self.layers, decoder.norm.weight),
-            *(self.qkv, self.answers, self.state, attention.room, self.room, attention.dtypes[1]),
-            *(self.shape + attention.sizes, decoder.shape.norm_eps, turn),
+            *(self.qkv, self.answers, self.states, attention.room, self.room, self.order, attention.dtypes[1]),
+            *(self.shape + attention.sizes, decoder.shape.norm_eps, ending, turns),
         ]
 
 
@@ -88,26 +92,47 @@ def run(
     norm: Tensor,
     qkv: Tensor,
     answers: Tensor,
-    state: Tensor,
+    states: Tensor,
     weights: Tensor,
     room: Tensor,
+    order: Tensor,
     stored: torch.dtype,
     sizes: Sequence[int],
     eps: float,
-    turn: int,
+    ending: int,
+    turns: int,
 ) -> None:
     """The call itself. sizes: rows, hidden, inner, layers; then as `run` of cpp_kernel.py takes them.
 
-    turn: address of what follows, see turn_kernel.py, and nothing is fed out then; 0 where nothing does."""
-    parts = x, positions, rope, fed, layers, norm, qkv, answers, state, weights, room
-    loaded(x.dtype, stored).decode(*(part.data_ptr() for part in parts), turn, *sizes, len(weights), eps)
+    ending: address of what follows, see turn_kernel.py, and nothing is fed out then; 0 where nothing does.
+    turns: how many are taken, one where nothing follows."""
+    parts = x, positions, rope, fed, layers, norm, qkv, answers, states, weights, room, order
+    addresses = (part.data_ptr() for part in parts)
+    loaded(x.dtype, stored).decode(*addresses, ending, *sizes, len(weights), states.shape[1], turns, eps)
 
 
 # As `attend_pairs` of cpp_kernel.py.
 feed_decoder = torch.library.custom_op(re.sub(r"\W", "_", __name__) + "::feed_decoder", run, mutates_args=("fed",))
 
 
-def decoder_cache_for(decoder: Decoder, cache: SlotCache) -> DecoderCache | None:
+def order_of(rows: int, rows_of_image: int) -> Tensor:
+    """In which order the kernel takes rows, int64 [rows]: those of a picture lie in one vector, so that its next token
+    hangs on no other. Here come the first rows of all pictures, and then the second ones, if they have two."""
+    images = rows // rows_of_image
+    vectors = torch.arange(rows).view(rows_of_image, images).split(WIDE // rows_of_image, 1)
+    return torch.cat([vector.flatten() for vector in vectors])
+
+
+def ordered(table: Tensor, order: Tensor, kv_heads: int) -> Tensor:
+    """A layer's table with rows numbered as they come in an order, and the pairs of each vector of rows together."""
+    row, head = table[:, NUMBER] // kv_heads, table[:, NUMBER] % kv_heads
+    place = order.argsort()[row]
+    numbered = table.clone()
+    numbered[:, NUMBER] = place * kv_heads + head
+    return numbered[(place // WIDE).argsort(stable=True)]
+
+
+def decoder_cache_for(decoder: Decoder, cache: SlotCache, rows_of_image: int = 1) -> DecoderCache | None:
     """The cache's slots with a kernel for the whole decoder, where one is known to work."""
     shape = decoder.shape
     if not (
@@ -116,7 +141,7 @@ def decoder_cache_for(decoder: Decoder, cache: SlotCache) -> DecoderCache | None
         and works(cache.dtype, cache.kind, shape.heads, shape.kv_heads, shape.head_dim)
     ):
         return None
-    return DecoderCache(cache, decoder)
+    return DecoderCache(cache, decoder, rows_of_image)
 
 
 def parts_of(layer: nn.Module) -> list[Any]:

@@ -53,9 +53,9 @@ class KernelCache(FixedCache):
     On a GPU, `attend` is launches alone, so that a CUDA graph can hold it once a first step has compiled the kernel.
     """
 
-    def __init__(self, cache: SlotCache, make: MakeKernel) -> None:
-        """For a cache that `is_known`."""
-        super().__init__(cache)
+    def __init__(self, cache: SlotCache, make: MakeKernel, turns: int = 1) -> None:
+        """For a cache that `is_known`. turns: as FixedCache has it."""
+        super().__init__(cache, turns)
         geometry, device, layers = cache.geometry, torch.device(cache.device), list(chain(*cache.layers))
         tables = [table_of_layer(*own) for own in zip(cache.layers, cache.groups, self.kinds, strict=True)]
         self.tables = torch.stack(tables).to(device).unbind()
@@ -68,7 +68,7 @@ class KernelCache(FixedCache):
     @property
     def nbytes(self) -> int:
         """What is held on the device beside the slots."""
-        held = (self.answers, self.state, *self.tables)
+        held = (self.answers, self.states, *self.tables)
         return self.kernel.nbytes + sum(part.nbytes for part in held)
 
     @property

@@ -87,6 +87,20 @@ class RankedSlots(Slots):
         self.stored += 1
         return slot
 
+    @property
+    def foreseen(self) -> int:
+        free = self.keep.slots - self.stored
+        next_slots = free if free > 0 else self.ranking.refresh - self.taken if self.ranked else 0
+        unit, told = self.unit, 0
+        while told < next_slots and unit <= LARGEST_UNIT:
+            unit, told = unit * self.growth, told + 1
+        return told
+
+    def follow(self, leader: Slots) -> None:
+        super().follow(leader)
+        if isinstance(leader, RankedSlots):
+            self.taken = leader.taken
+
     def put(self, slot: int, kv: Tensor) -> None:
         super().put(slot, kv)
         if self.ranked and self.scores:  # the slot had a token before

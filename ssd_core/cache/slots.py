@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import torch
 from torch import Tensor
 
@@ -82,6 +84,16 @@ class Slots:
         slot = self.stored if self.stored < size else pinned + (self.stored - pinned) % (size - pinned)
         self.stored += 1
         return slot
+
+    @property
+    def foreseen(self) -> int:
+        """How many more tokens get slots of which can be told now, before anything else changes."""
+        return sys.maxsize
+
+    def follow(self, leader: Slots) -> None:
+        """Count tokens that came, no more than were `foreseen`, as slots of the same kind did when they were asked for
+        each `next_slot`."""
+        self.stored, self.unit = leader.stored, leader.unit
 
     def next_query(self) -> int:
         """Where the newest query goes, for slots that keep some."""

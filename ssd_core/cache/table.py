@@ -13,7 +13,8 @@ from .ranked import RankedSlots
 from .slots import Slots
 from .storage import QuantizedStorage
 
-FIELDS = 8  # of a pair, int64: addresses of its keys, values, their scales, scores and queries; its number; its kind
+# Of a pair, int64: addresses of its keys, values, their scales, scores and queries; its number; its kind.
+FIELDS, NUMBER = 8, 6
 
 
 def table_of_layer(layer: Sequence[Slots], groups: Sequence[Alike], kinds: Sequence[int]) -> Tensor:

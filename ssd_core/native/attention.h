@@ -18,7 +18,7 @@ struct Pair { int64_t keys, values, key_scales, value_scales, scores, queries, n
 // query goes; and the unit of scores.
 struct Kind { int32_t slot, held, query; float unit; };
 
-struct Sizes { int64_t pairs, heads, kv_heads, dim, widest, threads; };
+struct Sizes { int64_t pairs, heads, kv_heads, dim, widest; };
 
 constexpr float LEAST_SCALE = 0x1p-100f;  // as in storage.py
 
@@ -163,7 +163,8 @@ void attend(const Number* qkv, Number* answers, const Pair& pair, const Kind& ki
   }
 }
 
-// All pairs of a layer that belong to a team's rows.
+// All pairs of a layer that belong to a team's groups, if each one's stand together in the table. A thread takes the same
+// ones at every step: their slots may still be near to it.
 template <int DIM>
 void attend_all(const Team& team, const Number* qkv, Number* answers, const Pair* table, const Kind* kinds,
                 float* weights, const Sizes& sizes) {
@@ -172,21 +173,10 @@ void attend_all(const Team& team, const Number* qkv, Number* answers, const Pair
     const Stored* next = stored(table[std::min(following, sizes.pairs - 1)].keys);
     attend<DIM>(qkv, answers, pair, kinds[pair.kind], next, sizes, weights + omp_get_thread_num() * sizes.widest);
   };
-  if (team.members > 1) {  // all there are, who work on all rows
-    const int64_t at_once = std::max<int64_t>(1, sizes.pairs / (16 * sizes.threads));
-#pragma omp for schedule(dynamic, at_once)
-    for (int64_t index = 0; index < sizes.pairs; index++) one(index, index + 1);
-    return;
-  }
-  auto own = [&](int64_t index) {  // the first from there on
-    auto group = [&] { return table[index].number / sizes.kv_heads / WIDE; };
-    while (index < sizes.pairs && (group() < team.first || group() >= team.end)) index++;
-    return index;
-  };
-  for (int64_t index = own(0), following; index < sizes.pairs; index = following) {
-    following = own(index + 1);
-    one(index, following);
-  }
+  const int64_t each = WIDE * sizes.kv_heads, end = std::min(sizes.pairs, team.end * each);
+  for (int64_t index = team.first * each + team.member; index < end; index += team.members)
+    one(index, index + team.members);
+  team.wait();
 }
 
 }  // namespace

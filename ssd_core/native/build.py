@@ -42,7 +42,7 @@ FLAGS = (
 )
 ARGUMENTS = {  # of each function: addresses, whole numbers, and numbers
     "attend_pairs": (5, 6, 0),
-    "decode": (12, 10, 1),
+    "decode": (13, 12, 1),
     "rank_pairs": (3, 6, 0),
 }
 

@@ -1,7 +1,7 @@
 // A token of every row through all layers of a Llama decoder, as models/decoder.py says it, in one go.
 //
-// Between the products rows lie in columns, see product.h. What is added up over the layers stays in float32; what is
-// multiplied is rounded to the model's precision.
+// Between the products rows lie in columns, see product.h, in the order that decoder_cache.py gives them. What is added
+// up over the layers stays in float32; what is multiplied is rounded to the model's precision.
 
 #pragma once
 
@@ -15,13 +15,13 @@ struct Layer { int64_t attention_norm, qkv, out, mlp_norm, gate_up, down, pairs;
 
 struct Decoder {
   int64_t rows, hidden, inner, layers;
+  const int64_t* row;  // which one is in each lane
   float eps;
   const Layer* layer;
   const Number* norm;
   Number *qkv, *answers;
   float *sum, *cosines, *sines;  // columns of `hidden` numbers, and of dim / 2 for each row's position
   Inputs wide, narrow;  // what is multiplied: as much as is hidden or answered, and the MLP's inner numbers
-  const Kind* kinds;
   float* weights;
 };
 
@@ -52,7 +52,8 @@ inline void spread(const Team& team, const Decoder& decoder, const Number* x, co
                    const Number* rope, int64_t dim) {
   team.each_group([&](int64_t group) {
     for (int64_t lane = 0; lane < WIDE; lane++) {
-      const int64_t row = std::min(group * WIDE + lane, decoder.rows - 1);  // the last one stands for what is missing
+      // the last one stands for what is missing
+      const int64_t row = decoder.row[std::min(group * WIDE + lane, decoder.rows - 1)];
       for (int64_t k = 0; k < decoder.hidden; k++)
         column(decoder.sum, decoder.hidden, group, k)[lane] = scalar(x + row * decoder.hidden + k);
       const Number* cosines = rope + positions[row] * 2 * dim;
@@ -82,7 +83,7 @@ inline void gather(const Team& team, const Decoder& decoder, const Inputs& to) {
 // Through all layers, to their sums. The sizes are those of attention.h.
 template <int DIM>
 void decode(const Team& team, const Decoder& decoder, const Sizes& sizes, const Number* x, const int64_t* positions,
-            const Number* rope) {
+            const Number* rope, const Kind* kinds) {
   const int64_t rows = decoder.rows, dim = sizes.dim;
   const int64_t rotated = sizes.heads + sizes.kv_heads, brought = (rotated + sizes.kv_heads) * dim;
   Inputs hidden = decoder.wide, answered = decoder.wide;
@@ -123,7 +124,7 @@ void decode(const Team& team, const Decoder& decoder, const Sizes& sizes, const 
     const Layer& layer = decoder.layer[index];
     normalize(team, decoder, matrix(layer.attention_norm), normalized);
     multiply(team, hidden, matrix(layer.qkv), rotated + sizes.kv_heads, dim / 2, rotate);
-    attend_all<DIM>(team, decoder.qkv, decoder.answers, reinterpret_cast<const Pair*>(layer.pairs), decoder.kinds,
+    attend_all<DIM>(team, decoder.qkv, decoder.answers, reinterpret_cast<const Pair*>(layer.pairs), kinds,
                     decoder.weights, sizes);
     if (!answered.few()) gather(team, decoder, answered);
     multiply(team, answered, matrix(layer.out), 1, decoder.hidden / 2, add);
@@ -136,7 +137,11 @@ void decode(const Team& team, const Decoder& decoder, const Sizes& sizes, const 
 // The decoder's answer, [rows, hidden].
 inline void answer(const Team& team, const Decoder& decoder, Number* to) {
   normalize(team, decoder, decoder.norm, [&](int64_t k, int64_t group, Floats even, Floats odd) {
-    put_rows(to + group * WIDE * decoder.hidden + k, decoder.hidden, decoder.rows - group * WIDE, even, odd);
+    for (int64_t lane = 0; lane < std::min(WIDE, decoder.rows - group * WIDE); lane++) {
+      Number* at = to + decoder.row[group * WIDE + lane] * decoder.hidden + k;
+      narrow(even[lane], at[0]);
+      narrow(odd[lane], at[1]);
+    }
   });
 }
 

@@ -18,9 +18,9 @@ inline Floats gelu(Floats x) {
   return x * (x < 0 ? beyond : 1 - beyond);
 }
 
-// The logits of a head of one layer or two, [codebook, lanes]. inner: room for what the second one multiplies, in columns.
-inline void head_logits(const Team& team, const Decoder& decoder, const Linear* layers, int64_t count, int64_t lanes,
-                        float* logits, float* inner) {
+// The logits of a head of one layer or two, in columns. inner: room for what the second one multiplies, in columns, too.
+inline void head_logits(const Team& team, const Decoder& decoder, const Linear* layers, int64_t count, float* logits,
+                        float* inner) {
   Inputs inputs = decoder.wide;
   inputs.size = decoder.hidden;
   normalize(team, decoder, decoder.norm, [&](int64_t k, int64_t group, Floats even, Floats odd) {
@@ -35,8 +35,9 @@ inline void head_logits(const Team& team, const Decoder& decoder, const Linear* 
       if (index + 1 < count) {
         put_inputs(next, n, group, gelu(biased(n, even)), gelu(biased(n + 1, odd)));
       } else {
-        put(logits + n * lanes + group * WIDE, biased(n, even));
-        put(logits + (n + 1) * lanes + group * WIDE, biased(n + 1, odd));
+        float* to = column(logits, layer.outputs, group, n);
+        put(to, biased(n, even));
+        put(to + WIDE, biased(n + 1, odd));
       }
     };
     const int64_t half = layer.outputs / 2;

@@ -1,6 +1,7 @@
 // From logits to the next tokens, as sampling.py says it: guidance, filters, and a random number for each picture.
 //
-// Logits are [codebook, lanes], a row in each lane, and WIDE numbers behind them may be read. Conditional rows come first.
+// Logits are those of a group's pictures, [codebook, WIDE], a row in each lane: first the conditional ones, and right behind
+// them the others. WIDE numbers behind the last may be read.
 
 #pragma once
 
@@ -26,28 +27,24 @@ struct Sampling {
 // The last of a picture's tokens that may be drawn, if they stand by falling logits, and those alike by number.
 struct Last { float logit; int32_t token; };
 
-// Make the logits of each picture what its token is drawn from, in its conditional row's place.
-inline void guide(const Sampling& how, float* logits, int64_t lanes) {
+// Make the logits of `count` pictures what their tokens are drawn from, in their conditional rows' places.
+inline void guide(const Sampling& how, float* logits, int64_t count) {
   const float weight = float(how.guidance), heat = float(how.temperature);
-#pragma omp for schedule(static)
   for (int64_t n = 0; n < how.codebook; n++) {
-    float* at = logits + n * lanes;
-    // what is overwritten was read, for the unconditional rows lie further on than their images
-    for (int64_t image = 0; image < how.images; image += WIDE) {
-      Floats x = get(at + image);
-      if (how.guided) {
-        const Floats without = get(at + how.images + image), step = x - without;  // as torch.lerp
-        x = weight < 0.5f ? without + weight * step : x - step * (1 - weight);
-      }
-      put(at + image, x / heat);
+    float* at = logits + n * WIDE;
+    Floats x = get(at);
+    if (how.guided) {
+      const Floats without = get(at + count), step = x - without;  // as torch.lerp
+      x = weight < 0.5f ? without + weight * step : x - step * (1 - weight);
     }
+    put(at, x / heat);
   }
 }
 
 // What the filters leave of a picture's tokens. order: room for their numbers.
-inline Last last_kept(const Sampling& how, const float* logits, int64_t lanes, int32_t* order) {
+inline Last last_kept(const Sampling& how, const float* logits, int32_t* order) {
   auto logit = [&](int32_t n) {
-    const float x = logits[n * lanes];
+    const float x = logits[n * WIDE];
     return x == x ? x : -INFINITY;  // who sorts must be able to compare
   };
   auto before = [&](int32_t a, int32_t b) { return logit(a) > logit(b) || (logit(a) == logit(b) && a < b); };
@@ -73,46 +70,40 @@ inline Last last_kept(const Sampling& how, const float* logits, int64_t lanes, i
   }
 }
 
-// Draw from logits by the inverse of the cumulative distribution, or take the largest one. uniform: of each picture, in
-// [0, 1). Called by all threads.
-inline void sample(const Sampling& how, float* logits, int64_t lanes, const float* uniform, int64_t* tokens) {
-  guide(how, logits, lanes);
-#pragma omp for schedule(static)
-  for (int64_t first = 0; first < how.images; first += WIDE) {
-    const int64_t count = std::min(WIDE, how.images - first);
-    const float* at = logits + first;
-    Floats most = Floats{} - INFINITY;
-    Integers best{};
-    for (int32_t n = 0; n < how.codebook; n++) {
-      const Floats x = get(at + n * lanes);
-      best = x > most ? Integers{} + n : best;
-      most = x > most ? x : most;
-    }
-    Longs chosen = __builtin_convertvector(best, Longs);
-    if (!how.greedy) {
-      Floats least = Floats{} - INFINITY;
-      Integers last = Integers{} + INT32_MAX;
-      for (int64_t i = 0; how.filters() && i < count; i++) {
-        const Last kept = last_kept(how, at + i, lanes, how.order + omp_get_thread_num() * how.codebook);
-        least[i] = kept.logit;
-        last[i] = kept.token;
-      }
-      auto weight = [&](int32_t n) {
-        const Floats x = get(at + n * lanes), below = x - most;
-        const auto none = (x < least) | ((x == least) & (Integers{} + n > last)) | (below < -87.0f);
-        return __builtin_convertvector(none ? Floats{} : exponential(below), Doubles);
-      };
-      Doubles total{}, sum{}, target{};
-      for (int32_t n = 0; n < how.codebook; n++) total += weight(n);
-      for (int64_t i = 0; i < count; i++) target[i] = uniform[first + i] * total[i];
-      chosen = Longs{};  // how many sums do not reach it; of what is no number none, so that some token is drawn
-      for (int32_t n = 0; n < how.codebook; n++) {
-        sum += weight(n);
-        chosen -= sum <= target;
-      }
-    }
-    for (int64_t i = 0; i < count; i++) tokens[first + i] = chosen[i];
+// Draw from `count` pictures' logits by the inverse of the cumulative distribution, or take the largest one. uniform: of
+// each picture, in [0, 1).
+inline void sample(const Sampling& how, const float* logits, int64_t count, const float* uniform, int64_t* tokens) {
+  Floats most = Floats{} - INFINITY;
+  Integers best{};
+  for (int32_t n = 0; n < how.codebook; n++) {
+    const Floats x = get(logits + n * WIDE);
+    best = x > most ? Integers{} + n : best;
+    most = x > most ? x : most;
   }
+  Longs chosen = __builtin_convertvector(best, Longs);
+  if (!how.greedy) {
+    Floats least = Floats{} - INFINITY;
+    Integers last = Integers{} + INT32_MAX;
+    for (int64_t i = 0; how.filters() && i < count; i++) {
+      const Last kept = last_kept(how, logits + i, how.order + omp_get_thread_num() * how.codebook);
+      least[i] = kept.logit;
+      last[i] = kept.token;
+    }
+    auto weight = [&](int32_t n) {
+      const Floats x = get(logits + n * WIDE), below = x - most;
+      const auto none = (x < least) | ((x == least) & (Integers{} + n > last)) | (below < -87.0f);
+      return __builtin_convertvector(none ? Floats{} : exponential(below), Doubles);
+    };
+    Doubles total{}, sum{}, target{};
+    for (int32_t n = 0; n < how.codebook; n++) total += weight(n);
+    for (int64_t i = 0; i < count; i++) target[i] = uniform[i] * total[i];
+    chosen = Longs{};  // how many sums do not reach it; of what is no number none, so that some token is drawn
+    for (int32_t n = 0; n < how.codebook; n++) {
+      sum += weight(n);
+      chosen -= sum <= target;
+    }
+  }
+  for (int64_t i = 0; i < count; i++) tokens[i] = chosen[i];
 }
 
 }  // namespace

@@ -16,6 +16,11 @@ struct Team {
   template <typename Do> void all(int64_t count, const Do& one) const {
     const int64_t stop = count * (member + 1) / members;
     for (int64_t i = count * member / members; i < stop; i++) one(i);
+    wait();
+  }
+
+  // For the others.
+  void wait() const {
     if (members > 1) {
 #pragma omp barrier
     }

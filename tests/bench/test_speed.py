@@ -58,6 +58,20 @@ def test_the_ways_of_transformers_hold_what_a_full_cache_holds(janus: Any, model
     assert theirs.generate(0).kv_bytes >= tight
 
 
+def test_what_a_step_must_read_grows_with_the_cache(folder: Path, janus: Any, model: Any) -> None:
+    prompts = ["a red circle"] * 2
+    theirs, known = Theirs(janus, model, prompts, model.device), rivals(str(folder), model, 0.6)
+    full, window = (known[name].drawer(prompts)(0) for name in ("full", "window 60 %"))
+    tokens = len(model.encode(prompts[0])) + model.geometry.tokens - 1
+    a_token = full.kv_bytes / tokens
+    assert full.kv_read == pytest.approx(full.kv_bytes - model.geometry.tokens / 2 * a_token, abs=a_token)
+    for grown in (theirs.generate_dynamic(0), theirs.concatenating(0)):
+        assert grown.kv_read == pytest.approx(full.kv_read, abs=a_token)
+    static = theirs.generate(0)
+    assert static.kv_read == static.kv_bytes
+    assert 0.8 < window.kv_read / window.kv_bytes < 1  # which is soon full
+
+
 def test_the_concatenating_loop_draws_what_generate_draws(janus: Any, model: Any) -> None:
     theirs = Theirs(janus, model, ["a red circle"], model.device)
     drawn: list[list[int]] = []
@@ -117,12 +131,12 @@ def test_what_is_done_once_is_done_before_the_first_round(
 
 
 def test_the_figures_of_a_row() -> None:
-    runs = [Run(2.0, 60, 40, [0.4, 2.0]), Run(4.0, 60, 40, [0.8, 4.0]), Run(3.0, 60, 40, [0.6, 3.0])]
+    runs = [Run(2.0, 70, 60, 40, [0.4, 2.0]), Run(4.0, 70, 60, 40, [0.8, 4.0]), Run(3.0, 70, 60, 40, [0.6, 3.0])]
     row = row_of("some", 5, runs, tokens=10, columns=5, copy=1e3, peak=None)
     assert (row.tokens_per_second, row.seconds_per_image, row.step_milliseconds) == (5 * 10 / 3, 3 / 5, 300.0)
     assert row.moved_gigabytes_per_second == pytest.approx(1000 / 3 / 1e9)
     assert row.share_of_copy == pytest.approx(1 / 3)
-    assert (row.kv_bytes, row.peak_bytes, row.spread) == (60, None, 2.0)
+    assert (row.kv_bytes, row.peak_bytes, row.spread) == (70, None, 2.0)
     assert row.by_row == pytest.approx([120.0, 480.0])
     assert row_of("some", 5, [], 10, 5, 1e3, None) == Row("some", 5)
 
@@ -233,7 +247,7 @@ def test_a_longer_prompt_leaves_room_for_fewer(folder: Path, model: Any) -> None
 
 
 def test_the_largest_batches_are_set_against_each_other() -> None:
-    runs = [Run(2.0, 60, 40)]
+    runs = [Run(2.0, 60, 60, 40)]
     rows = [
         row_of(name, batch, runs, tokens=10, columns=5, copy=1e3, peak=None, largest=largest)
         for name, batch, largest in (("full", 30, True), ("ssd", 75, True), ("full", 5, False), ("ssd", 5, False))
@@ -262,7 +276,7 @@ class Crowded:
         def draw(seed: int) -> Run:
             if len(prompts) > self.room:
                 raise ssd_core.OutOfMemoryError("Memory ran out.")
-            return Run(1.0, 60, 40)
+            return Run(1.0, 60, 60, 40)
 
         return draw
 

@@ -280,7 +280,7 @@ def test_the_trial_finds_that_it_works(dtype: torch.dtype, kv_dtype: str) -> Non
 def test_the_trial_finds_wrong_answers(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     def wrong(*given: object) -> None:
         run(*given)  # type: ignore[arg-type]
-        fed, rows = given[3], given[-3][0]  # type: ignore[index]
+        fed, rows = given[3], given[-4][0]  # type: ignore[index]
         if rows == 5:
             fed[-1].add_(1)  # type: ignore[index]
 
@@ -307,6 +307,7 @@ def test_what_it_holds_is_counted() -> None:
     pair = Pair(made(), 3)
     lanes, numbers = 3 + 15, 24 + 8 + 10 + 32
     beside = 2 * 7 * 8 + 3 * 8 * 8 * 4 + 3 * 24 * 4 + lanes * numbers * 4  # addresses, qkv, what comes out, and room
+    beside += 3 * 8 + sum(table.nbytes for table in pair.cache.tables)  # rows, and pairs, in the kernel's order
     assert pair.cache.nbytes == beside + super(DecoderCache, pair.cache).nbytes
 
 

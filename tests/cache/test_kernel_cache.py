@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssd_core.cache import fixed, kernel_cache
+from ssd_core.cache import fixed, kernel_cache, ranked
 from ssd_core.cache.cache import SlotCache
 from ssd_core.cache.cpp_kernel import CppKernel
 from ssd_core.cache.kernel_cache import (
@@ -18,13 +18,19 @@ from ssd_core.cache.kernel_cache import (
     kernels_on,
     why_no_kernel,
 )
+from ssd_core.cache.ranked import LARGEST_UNIT
 from ssd_core.cache.table import FIELDS
 from ssd_core.errors import UserError
 from ssd_core.models.base import Geometry
-from ssd_core.policies import H2O, Diagonal, Full, HeadKV, Policy, Window
+from ssd_core.policies import H2O, Diagonal, Full, HeadKV, Policy, RankingPolicy, Window
+from ssd_core.prompts import prompt_rows
+from ssd_core.sampling import Sampling
+from ssd_core.step import prefill
+from tests.table import FIXED, each_prompts, model_of
 
 CPU = torch.device("cpu")
 SMALL = Geometry(2, 4, 4, 8, 3, 4, 9)
+STILL = {name: policy for name, policy in FIXED.items() if not isinstance(policy, HeadKV)}  # whose slots never move
 
 
 class Idle:
@@ -55,6 +61,34 @@ def test_the_host_leaves_what_the_device_may_still_read(ahead: bool, monkeypatch
         assert len(cache.to_come) == 3 * ahead
         assert not ahead or cache.to_come[: step + 1].equal(torch.stack(rows))
     assert [row[0, :2].tolist() for row in rows] == [[1, 2], [2, 3], [3, 4]]  # slots, and how many are filled
+
+
+@pytest.mark.parametrize("largest", [2.0, LARGEST_UNIT])
+@each_prompts
+@pytest.mark.parametrize("policy", STILL.values(), ids=STILL.keys())
+def test_what_is_told_ahead_is_what_is_told_step_by_step(
+    policy: Policy, prompts: tuple[str, str], largest: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranked, "LARGEST_UNIT", largest)
+    model, caches = model_of(), []
+    rows = prompt_rows(model, prompts, 1, None, Sampling(1.0))
+    for most in (1, 1000):
+        cache = prefill(model, policy.fit(model), rows)
+        fixed, told, calls = KernelCache(cache, Idle, turns=5), list[object](), 0
+        while len(told) < model.geometry.tokens:
+            turns = fixed.advance(min(most, model.geometry.tokens - len(told)))
+            told += fixed.states[:turns].tolist()
+            calls += 1
+        caches.append((told, calls, [vars(slots) for layer in cache.layers for slots in layer]))
+    (told, single, own), (ahead, calls, others) = caches
+    assert ahead == told
+    assert single == 12
+    assert calls < single or getattr(policy, "refresh", None) == 1
+    assert calls == 3 or isinstance(policy, RankingPolicy)  # no more than five at once
+    for one, other in zip(own, others, strict=True):
+        assert one.keys() == other.keys()
+        for name in ("stored", "unit", "taken", "ranked"):
+            assert one.get(name) == other.get(name), name
 
 
 def test_a_kernel_is_made_for_the_most_that_any_layer_has() -> None:
