@@ -287,7 +287,7 @@ def turn_of(
     rows = prompt_rows(model, prompts, 1, None, sampling)
     seeds = range(SEED, SEED + len(prompts))
     turns = [Turn(model, sampling, rows, loop.uniform_numbers(model, seeds), kept) for _ in range(2)]
-    cache = DecoderCache(prefill(model, policy.fit(model), rows), model.decoder)
+    cache = DecoderCache(prefill(model, policy.fit(model), rows), model.decoder, sampling.rows_of_image)
     kernel = turn_kernel_for(turns[0], cache)
     assert kernel
     return turns[0], kernel, turns[1]
@@ -369,6 +369,18 @@ def test_pictures_may_be_anywhere_in_a_batch() -> None:
         prompt = "ab" if image < 10 else "cde"
         alone = ssd_core.generate(model, [prompt], POLICIES["ssd"], seed=together.seeds[image], **drawing)
         assert alone.tokens[0].equal(together.tokens[image])
+
+
+def test_turns_at_once_end_with_a_row() -> None:
+    model, rows = TinyModel(replace(model_of().geometry, codebook=12)), list[tuple[int, ...]]()
+
+    def on_row(row: int, tokens: Tensor, *_: object) -> bool:
+        rows.append((row, *tokens.shape))
+        return row == 1
+
+    drawn = ssd_core.generate(model, ["ab"], images_per_prompt=2, step="kernel", on_row=on_row)
+    assert rows == [(0, 2, 4), (1, 2, 8)]
+    assert drawn.drawn == 16
 
 
 def test_nobody_waits_long_for_turns_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -464,6 +476,16 @@ def test_without_the_kernel_a_step_takes_the_decoders_alone(monkeypatch: pytest.
         assert isinstance(steps.fixed, DecoderCache)
         tokens.append(turn.tokens)
     assert tokens[0].equal(tokens[1])
+
+
+def test_slots_whose_rows_stand_otherwise_have_no_kernel_for_turns() -> None:
+    model, sampling = model_of(), Sampling(3.0)
+    rows = prompt_rows(model, ["ab"], 9, None, sampling)
+    with torch.inference_mode():
+        turn = Turn(model, sampling, rows, loop.uniform_numbers(model, range(9)))
+        for rows_of_image in (1, 2):
+            cache = DecoderCache(prefill(model, FULL, rows), model.decoder, rows_of_image)
+            assert (turn_kernel_for(turn, cache) is None) == (rows_of_image == 1)
 
 
 def test_slots_without_a_kernel_for_the_decoder_have_none_for_turns() -> None:
