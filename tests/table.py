@@ -204,7 +204,7 @@ def naive(
 
 
 def watch(monkeypatch: pytest.MonkeyPatch, see: Callable[[SlotCache], object]) -> None:
-    """Have the loop show its cache after every turn."""
+    """Have the loop show its cache after every turn, or some at once."""
     plain, kernel = Turn.draw, TurnKernel.__call__
 
     def show(turn: Turn, cache: Attend) -> None:
@@ -215,8 +215,8 @@ def watch(monkeypatch: pytest.MonkeyPatch, see: Callable[[SlotCache], object]) -
         plain(turn, cache)
         show(turn, cache)
 
-    def call(taken: TurnKernel) -> None:
-        kernel(taken)
+    def call(taken: TurnKernel, turns: int = 1) -> None:
+        kernel(taken, turns)
         show(taken.turn, taken.cache)
 
     monkeypatch.setattr(Turn, "draw", draw)

@@ -260,7 +260,15 @@ def test_decoding_and_encoding_are_interrupted_within_a_picture(comfy: SimpleNam
             run(comfy.nodes[node], model=held, **given)
 
 
-def test_an_interruption_comes_through_within_a_token(comfy: SimpleNamespace, held: Any) -> None:
+def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have no turns taken at once, however fast they are."""
+    monkeypatch.setattr(sys.modules[f"{stand_in.PACK}.ssd_core.turn_kernel"], "AT_ONCE", 0)
+
+
+def test_an_interruption_comes_through_within_a_token(
+    comfy: SimpleNamespace, held: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one_by_one(monkeypatch)
     comfy.management.interrupt_after = 10
     with pytest.raises(stand_in.Interrupted):
         run(comfy.nodes["SSDJanusSampler"], model=held, prompt="abc", preview=0)
@@ -369,7 +377,10 @@ def test_a_preview_of_a_redrawing_shows_what_stays(comfy: SimpleNamespace, held:
     assert len(stand_in.ProgressBar.told) == 3  # two rows, and the whole
 
 
-def test_measuring_heads_shows_progress_and_is_interrupted(comfy: SimpleNamespace, held: Any) -> None:
+def test_measuring_heads_shows_progress_and_is_interrupted(
+    comfy: SimpleNamespace, held: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one_by_one(monkeypatch)
     measuring = {"source": "measure", "prompts": "ab\ncd", "images": 1, "seed": 0, "save_as": ""}
     run(comfy.nodes["SSDJanusHeads"], model=held, source=measuring)
     held.head_maps.clear()
