@@ -41,7 +41,8 @@ class DecoderCache(KernelCache):
         shape, device, rows = decoder.shape, torch.device(cache.device), len(self.answers)
         self.decoder, self.attention, self.rows_of_image = decoder, cast(CppKernel, self.kernel), rows_of_image
         self.order = order_of(rows, rows_of_image).to(device)
-        self.ordered = [ordered(table, self.order, shape.kv_heads) for table in self.tables]
+        places = self.order.argsort()
+        self.ordered = [ordered(table, places, shape.kv_heads) for table in self.tables]
         addresses = [
             [*(part.weight.data_ptr() for part in parts_of(layer)), table.data_ptr()]
             for layer, table in zip(decoder.layers, self.ordered, strict=True)
@@ -123,10 +124,11 @@ def order_of(rows: int, rows_of_image: int) -> Tensor:
     return torch.cat([vector.flatten() for vector in vectors])
 
 
-def ordered(table: Tensor, order: Tensor, kv_heads: int) -> Tensor:
-    """A layer's table with rows numbered as they come in an order, and the pairs of each vector of rows together."""
+def ordered(table: Tensor, places: Tensor, kv_heads: int) -> Tensor:
+    """A layer's table with rows numbered by their places in the kernel's order, int64 [rows], and the pairs of each
+    vector of rows together."""
     row, head = table[:, NUMBER] // kv_heads, table[:, NUMBER] % kv_heads
-    place = order.argsort()[row]
+    place = places[row]
     numbered = table.clone()
     numbered[:, NUMBER] = place * kv_heads + head
     return numbered[(place // WIDE).argsort(stable=True)]
