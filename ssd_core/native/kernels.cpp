@@ -26,7 +26,7 @@ extern "C" void attend_pairs(const Number* qkv, Number* answers, const Pair* tab
   const Sizes sizes{pairs, heads, kv_heads, dim, widest};
   const int64_t groups = (pairs / kv_heads + WIDE - 1) / WIDE;
 #pragma omp parallel num_threads(threads)
-  FOR_DIM(dim, attend_all, team_of(groups, false), qkv, answers, table, kinds, weights, sizes)
+  FOR_DIM(dim, attend_all, teams_of(groups, false).all, qkv, answers, table, kinds, weights, sizes)
 }
 
 // x and to [rows, hidden]; positions [rows]; rope [positions, 2, dim]; qkv, answers and weights as above, but for the order
@@ -46,17 +46,19 @@ extern "C" void decode(const Number* x, const int64_t* positions, const Number* 
   const int64_t numbers = hidden * ((2 * heads + 2 * kv_heads) * dim + 3 * inner);  // of a layer
 #pragma omp parallel num_threads(threads)
   {
-    const Team whole = team_of(groups, numbers * int64_t(sizeof(Number)) <= NEAR);
-    // Who works apart takes several turns of one group before the next: its slots may stay near meanwhile.
-    const int64_t at_once = whole.members > 1 || turns == 1 ? groups : 1;
-    for (int64_t first = whole.first; first < whole.end; first += at_once) {
-      const Team team{whole.member, whole.members, first, std::min(whole.end, first + at_once)};
+    auto take = [&](const Team& team) {
       for (int64_t i = 0; i < turns; i++) {
         FOR_DIM(dim, decode, team, decoder, sizes, x, positions, rope, kinds + i * kind_count)
         if (turn) draw(team, *turn, decoder, *turn->at + i);
         else answer(team, decoder, to);
       }
-    }
+    };
+    const auto [own, all] = teams_of(groups, numbers * int64_t(sizeof(Number)) <= NEAR);
+    // Who works apart takes several turns of one group before the next: its slots may stay near meanwhile.
+    const int64_t at_once = turns == 1 ? groups : 1;
+    for (int64_t first = own.first; first < own.end; first += at_once)
+      take({own.member, own.members, first, std::min(own.end, first + at_once)});
+    if (all.first < all.end) take(all);
   }
   if (turn && turn->embedded) *turn->at += turns;
 }

@@ -32,13 +32,15 @@ struct Team {
   }
 };
 
-// The calling thread's: all threads are one team, or, where these may be `apart` and groups are as many for each, every
-// thread is one by itself, which waits for nobody.
-inline Team team_of(int64_t groups, bool apart) {
+// The calling thread's teams: itself, with as many groups as every other thread has, which waits for nobody; and all
+// threads, with the groups that are left.
+struct Teams { Team own, all; };
+
+// apart: whether threads may have groups of their own.
+inline Teams teams_of(int64_t groups, bool apart) {
   const int64_t thread = omp_get_thread_num(), threads = omp_get_num_threads();
-  if (!apart || groups % threads) return {thread, threads, 0, groups};
-  const int64_t each = groups / threads;
-  return {0, 1, thread * each, (thread + 1) * each};
+  const int64_t each = apart ? groups / threads : 0;
+  return {{0, 1, thread * each, (thread + 1) * each}, {thread, threads, threads * each, groups}};
 }
 
 }  // namespace
