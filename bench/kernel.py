@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from bench.arguments import count
 from ssd_core.cache.cache import SlotCache
 from ssd_core.cache.kernel_cache import KernelCache, MakeKernel, kernels_on, why_no_kernel
 from ssd_core.cache.ranked import RankedSlots
@@ -187,7 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--models", nargs="+", choices=[*KNOWN], default=[*KNOWN])
     parser.add_argument("--methods", nargs="+", choices=[*METHODS], default=[*METHODS])
-    parser.add_argument("--batches", nargs="+", type=int, help=f"({BATCHES})")
+    parser.add_argument("--batches", nargs="+", type=count, help=f"({BATCHES})")
     parser.add_argument("--kv-dtypes", nargs="+", choices=[*KV_DTYPES], default=["auto", "int8"])
     parser.add_argument("--block", type=int, help="slots of a tile, a power of 2")
     parser.add_argument("--splits", type=int, help="programs for a pair's slots, a power of 2")

@@ -19,7 +19,10 @@ from typing import Any
 from torch.profiler import ProfilerActivity, profile
 
 import ssd_core
+from bench.arguments import count, told
 from ssd_core.choice import STEPS
+from ssd_core.errors import UserError
+from ssd_core.models.small import WEIGHTS
 from ssd_core.policies import METHODS, Full, Policy
 
 WARM = 2  # rows before the one that is looked at, in which a step is compiled or captured
@@ -27,9 +30,12 @@ WARM = 2  # rows before the one that is looked at, in which a step is compiled o
 
 def main(arguments: Sequence[str] | None = None) -> None:
     given = options(arguments)
-    model = ssd_core.load(given.model, given.device, given.dtype)
-    device = model.device.type
-    profiler, seconds = observed(model, policy_of(given.method, given.budget), given, device)
+    with told():
+        model = ssd_core.load(given.model, given.device, given.dtype, weights=given.weights)
+        if given.row >= model.geometry.rows:
+            raise UserError(f"The grid has {model.geometry.rows} rows; let --row be less.")
+        device = model.device.type
+        profiler, seconds = observed(model, policy_of(given.method, given.budget), given, device)
     averages = profiler.key_averages(group_by_input_shape=True)
     by = "self_device_time_total" if device == "cuda" else "self_cpu_time_total"
     each = model.geometry.columns
@@ -48,23 +54,26 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--model", default="janus-shapes")
     parser.add_argument("--method", choices=METHODS, default="ssd")
-    parser.add_argument("--budget", type=float, default=0.2)
-    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--budget", type=float, help="of what full keeps, 0.2 unless given")
+    parser.add_argument("--batch", type=count, default=1)
     parser.add_argument("--step", choices=STEPS, default="auto")
     parser.add_argument("--row", type=int, default=14, help="the row of the grid that is looked at")
-    parser.add_argument("--lines", type=int, default=30)
+    parser.add_argument("--lines", type=count, default=30)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--weights", choices=WEIGHTS, default="auto", help="what the decoder's matrices are kept in")
     parser.add_argument("--trace", type=Path, metavar="FILE.json")
     given = parser.parse_args(arguments)
     if given.row < WARM:
         parser.error(f"--row is {WARM} or more: the rows before it warm up")
+    if given.method == "full" and given.budget is not None:
+        parser.error("full keeps everything; leave --budget out")
     return given
 
 
-def policy_of(method: str, budget: float) -> Policy:
+def policy_of(method: str, budget: float | None) -> Policy:
     cls: Any = METHODS[method]
-    return Full() if cls is Full else cls(budget=budget)
+    return Full() if cls is Full else cls(budget=0.2 if budget is None else budget)
 
 
 def observed(model: Any, policy: Policy, given: argparse.Namespace, device: str) -> tuple[profile, float]:

@@ -6,13 +6,13 @@ python -m bench.slots --methods ssd reach --budgets 0.2 0.125 0.08 --out docs/re
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 
 import ssd_core
+from bench.arguments import told
 from bench.quality.render import percent
 from bench.quality.ways import Way
 from bench.svg import page, text
@@ -34,11 +34,9 @@ def main() -> None:
     parser.add_argument("--model", default="janus-shapes")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
-    try:
+    with told():
         model = ssd_core.load(given.model)
         given.out.write_text(draw(model, given.methods, given.budgets), encoding="utf-8")
-    except UserError as error:
-        sys.exit(str(error))
 
 
 def draw(model: ImageModel, methods: Sequence[str], budgets: Sequence[float]) -> str:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 import ssd_core
+from bench.arguments import count, told
 from bench.quality.batches import Batch, batches
 from bench.quality.summary import interval, overall
 from bench.readme import put_between, table
@@ -127,9 +128,9 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "python -m bench.weights", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", default="janus-shapes", help="one with the embedded model's picture codes")
-    parser.add_argument("--prompts", type=int, default=600, help="that are drawn")
-    parser.add_argument("--forced", type=int, default=16, help="prompts of which distributions are compared")
-    parser.add_argument("--batch", type=int, default=16, help="prompts at once")
+    parser.add_argument("--prompts", type=count, default=600, help="that are drawn")
+    parser.add_argument("--forced", type=count, default=16, help="prompts of which distributions are compared")
+    parser.add_argument("--batch", type=count, default=16, help="prompts at once")
     parser.add_argument("--guidance", type=float, default=2.0, help="2 is the best for the embedded model")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
@@ -149,8 +150,9 @@ def precisions(plain: ImageModel, given: argparse.Namespace) -> dict[str, ImageM
 
 def main(arguments: Sequence[str] | None = None) -> None:
     given = options(arguments)
-    plain = ssd_core.load(given.model, given.device, given.dtype)
-    models = precisions(plain, given)
+    with told():
+        plain = ssd_core.load(given.model, given.device, given.dtype)
+        models = precisions(plain, given)
     reference, forced = logits(plain, some := batches(plain, given.forced, given.batch)), {}
     for weights, model in models.items():
         forced[weights] = divergence(reference, logits(model, some))

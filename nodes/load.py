@@ -57,7 +57,7 @@ class Load(io.ComfyNode):
                     optional=True,
                     tooltip="What the decoder's matrices are kept in: auto is the precision, or what a quantized file "
                     "has; full is always the precision; fp8 and int8 are a byte a number, int4 and nf4 half a byte. "
-                    "Only what works here is listed; nf4 needs bitsandbytes.",
+                    "Only what works here is listed; nf4 where bitsandbytes is installed.",
                 ),
             ],
             outputs=[JanusModel.Output(display_name="model")],

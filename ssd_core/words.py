@@ -1,7 +1,10 @@
-"""Figures in words, for the command line and the nodes."""
+"""Figures in words, for the command line and the nodes, and sizes out of words."""
 
 from __future__ import annotations
 
+import re
+
+from .errors import UserError
 from .memory import Memory
 
 PARTS = {
@@ -17,6 +20,7 @@ PARTS = {
     "at most at once": "peak_bytes",
     "beside it, on the host": "host_bytes",
 }  # of a Memory
+UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
 def parts(*memories: Memory) -> dict[str, str]:
@@ -31,6 +35,14 @@ def human(count: float) -> str:
             return f"{count:.3g} {unit}"
         count /= 1024
     return f"{count:.2f} GiB"
+
+
+def bytes_of(text: str, option: str) -> int:
+    """Those of a text such as 8GB or 7.5GiB. Raises UserError, which names the option, for any other."""
+    found = re.fullmatch(r"(\d+\.?\d*) ?([KMG]i?B)", text, re.IGNORECASE)
+    if not found:
+        raise UserError(f"{option} is a size such as 8GB, 7.5GiB or 512MiB, not {text!r}.")
+    return int(float(found[1]) * UNITS[found[2].upper()])
 
 
 def slots(memory: Memory) -> str:

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from ssd_core import Diagonal, Window, plan
-from ssd_core.words import human, slots
+from ssd_core import Diagonal, UserError, Window, plan
+from ssd_core.words import bytes_of, human, slots
 from tests.tiny import tiny
 
 
@@ -29,3 +29,17 @@ def test_slots_say_what_is_held_and_what_of_it_is_attended() -> None:
     assert slots(plan(model, Window(9), prompt=4)) == "9"
     assert slots(plan(model, Diagonal(9), prompt=4)) == "16 (9 attended)"
     assert slots(plan(model, Diagonal(20), prompt=4)) == "20"
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("8GB", 8 * 10**9), ("8gb", 8 * 10**9), ("7.5GiB", 15 * 2**29), ("512 MiB", 2**29), ("10 kb", 10**4)],
+)
+def test_sizes_are_decimal_or_binary(text: str, count: int) -> None:
+    assert bytes_of(text, "--vram") == count
+
+
+@pytest.mark.parametrize("text", ["8", "GB", "-8GB", "infGB", "8TBB", "8.GB.", ""])
+def test_other_texts_are_no_sizes(text: str) -> None:
+    with pytest.raises(UserError, match="--vram"):
+        bytes_of(text, "--vram")

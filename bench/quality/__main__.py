@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 import zlib
 from collections.abc import Iterator, Sequence
@@ -22,6 +21,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from bench.arguments import count, told
 from bench.readme import put_between
 from ssd_core.errors import UserError
 from ssd_core.evaluate.see import require_scipy
@@ -47,11 +47,9 @@ PLOT = ROOT / "docs" / "quality.svg"
 
 def main(arguments: Sequence[str] | None = None) -> None:
     given = options(arguments)
-    try:
+    with told():
         ledger = draw(given) if given.minutes else Ledger(given.out.with_suffix(".jsonl"))
         show(ledger, given)
-    except UserError as error:
-        sys.exit(str(error))
 
 
 def show(ledger: Ledger, given: argparse.Namespace) -> None:
@@ -107,12 +105,6 @@ def share(text: str) -> float:
     if not 0 < float(text) < 1:
         raise argparse.ArgumentTypeError(f"a budget is a share above 0 and below 1, not {text}")
     return float(text)
-
-
-def count(text: str) -> int:
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"1 at least, not {text}")
-    return int(text)
 
 
 def draw(given: argparse.Namespace) -> Ledger:

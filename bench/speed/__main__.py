@@ -8,7 +8,7 @@ one step must read (weights of the decoder and the image head, keys and values h
 mean over the picture; `of copy` sets it against the bandwidth of a plain copy on the same machine in the same run.
 `bench.random_weights` writes folders of Janus-Pro's real sizes, and of larger grids, for --model.
 
-    python -m bench.speed --batches 1 largest --memory-cap 8GB --model /tmp/janus-1b
+    python -m bench.speed --batches 1 largest --memory-cap 8GiB --model /tmp/janus-1b
 
 On a GPU one model at a time is on the device, and --memory-cap keeps each rival from taking more. `largest` is the
 batch that each of ours plans to have room for there; the others begin with that of our full cache. Where it does not
@@ -20,7 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import sys
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -31,6 +31,7 @@ import torch
 import transformers
 
 import ssd_core
+from bench.arguments import count, memory, told
 from bench.readme import put_between
 from ssd_core.errors import UserError
 from ssd_core.models.base import ImageModel
@@ -40,7 +41,7 @@ from ssd_core.models.small import WEIGHTS
 
 from .measure import Seat, entries
 from .plot import plot
-from .rivals import FULL, Rival, rivals
+from .rivals import BUDGET, FULL, Rival, rivals
 from .table import LARGEST, Row, markdown, print_table
 
 ROOT = Path(__file__).parents[2]
@@ -49,30 +50,30 @@ README, PLOT, RESULTS = ROOT / "README.md", ROOT / "docs" / "speed.svg", ROOT / 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     given = options(arguments)
-    try:
+    with told():
         device = choose_device(given.device)
         free = limit(device, given)
         model = ssd_core.load(given.model, device=device, dtype=given.dtype, weights=given.weights)
         copy = copy_bandwidth(device)
-        known = rivals(str(find(given.model)), model, given.budget)
+        budget = BUDGET if given.budget is None else given.budget
+        known = rivals(str(find(given.model)), model, budget)
         names, seat, rows = chosen(known, given.rivals), Seat(device, known[FULL].model), []
+        check(given, names)
         for batch in given.batches:
             competing = entries(known, names, batch, given.mixed, seat, free)
             for repeat in range(given.repeats):
                 for entry in competing:
                     entry.run(repeat, seat)
             rows += [entry.row(model.geometry, copy) for entry in competing]
-        machine = machine_of(model, given, copy)
+        machine = machine_of(model, given, budget, copy)
         print_table(rows)
         print(json.dumps(machine))
+        picture = plot(rows, model.geometry.columns) if given.readme else ""
         if given.json or given.readme:
             save(given.json or RESULTS, machine, rows)
         if given.readme:
-            picture = plot(rows, model.geometry.columns)
             put_between(README, "speed", markdown(rows))
             PLOT.write_text(picture, encoding="utf-8")
-    except UserError as error:
-        sys.exit(str(error))
 
 
 def options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -81,7 +82,7 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--model", default="janus-shapes", help="a name or folder in transformers' layout")
     parser.add_argument("--batches", type=batch_of, nargs="+", default=[1, 8], help="numbers of pictures, or 'largest'")
-    parser.add_argument("--budget", type=float, default=0.2, help="of the compressed caches")
+    parser.add_argument("--budget", type=float, help=f"of the compressed caches, {BUDGET:g} unless given")
     parser.add_argument("--rivals", nargs="+", default=[""], help="names, or parts of names; all unless given")
     parser.add_argument("--mixed", action="store_true", help="a batch of different prompts, not pictures of one")
     parser.add_argument("--repeats", type=count, default=3)
@@ -89,27 +90,14 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--weights", choices=WEIGHTS, default="auto", help="what our decoder's matrices are kept in")
     cap = "let a GPU be no larger than this; on the processor, what the largest batches are planned for"
-    parser.add_argument("--memory-cap", type=size, metavar="8GB", help=cap)
+    parser.add_argument("--memory-cap", type=memory, metavar="8GiB", help=cap)
     parser.add_argument("--json", type=Path, help="where to write machine, versions and rows")
     parser.add_argument("--readme", action="store_true", help="put table and plot into the README, rows into results")
     return parser.parse_args(arguments)
 
 
-def size(text: str) -> int:
-    """Bytes of a size as it stands on a card."""
-    if not text.upper().endswith("GB"):
-        raise argparse.ArgumentTypeError(f"a size such as 8GB, not {text}")
-    return int(float(text[:-2]) * 2**30)
-
-
 def batch_of(text: str) -> int | str:
     return text if text == LARGEST else count(text)
-
-
-def count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"a number, 1 at least, not {text}")
-    return int(text)
 
 
 def limit(device: torch.device, given: argparse.Namespace) -> int | None:
@@ -133,10 +121,23 @@ def limit(device: torch.device, given: argparse.Namespace) -> int | None:
 
 def chosen(known: dict[str, Rival], given: Sequence[str]) -> list[str]:
     """The names that are given, and those with a part that is given and no whole name."""
-    names = [name for name in known if any(own == name or (own not in known and own in name) for own in given)]
-    if not names:
-        raise UserError(f"No rival is called {' or '.join(given)}; there are {'; '.join(known)}.")
-    return names
+    if strangers := [own for own in given if not any(own in name for name in known)]:
+        raise UserError(f"No rival is called {' or '.join(strangers)}; there are {'; '.join(known)}.")
+    return [name for name in known if any(own == name or (own not in known and own in name) for own in given)]
+
+
+def check(given: argparse.Namespace, names: Sequence[str]) -> None:
+    """Raise UserError, before hours are spent, for what would have no effect, or could not be written at the end."""
+    if given.budget is not None and not any(" %" in name for name in names):
+        raise UserError(f"None of {'; '.join(names)} has a budget; leave --budget out.")
+    if given.readme and all(batch == LARGEST for batch in given.batches):
+        raise UserError("The README's plot is of batches that are the same for all rivals; give --batches a number.")
+    if given.json:
+        try:
+            given.json.parent.mkdir(parents=True, exist_ok=True)
+            given.json.open("a").close()
+        except OSError as error:
+            raise UserError(f"{given.json} cannot be written ({error.strerror}); let --json name another.") from error
 
 
 def copy_bandwidth(device: torch.device) -> float:
@@ -153,10 +154,10 @@ def copy_bandwidth(device: torch.device) -> float:
     return 2 * source.nbytes / best
 
 
-def machine_of(model: ImageModel, given: argparse.Namespace, copy: float) -> dict[str, Any]:
+def machine_of(model: ImageModel, given: argparse.Namespace, budget: float, copy: float) -> dict[str, Any]:
     """All that the figures depend on."""
     return {
-        "processor": platform.processor() or platform.machine(),
+        "processor": processor(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name() if model.device.type == "cuda" else str(model.device),
         "dtype": str(model.dtype).removeprefix("torch."),
@@ -164,12 +165,21 @@ def machine_of(model: ImageModel, given: argparse.Namespace, copy: float) -> dic
         "model": given.model,
         "repeats": given.repeats,
         "mixed": given.mixed,
-        "budget": given.budget,
+        "budget": budget,
         "memory_cap": given.memory_cap,
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "copy_gigabytes_per_second": copy / 1e9,
     }
+
+
+def processor() -> str:
+    """Its name and, for names may be vague, its family and model, where Linux tells them."""
+    about = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    told = dict(re.findall(r"^(model name|cpu family|model)\s*: (.*)$", about, re.MULTILINE))
+    if not told:
+        return platform.processor() or platform.machine()
+    return ", ".join(" ".join(part) if part[0] != "model name" else part[1] for part in told.items())
 
 
 def save(path: Path, machine: dict[str, Any], rows: Sequence[Row]) -> None:

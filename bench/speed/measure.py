@@ -37,18 +37,26 @@ class Seat:
         """first: the model that lies there already."""
         self.device = device
         self.parts: dict[Callable[[], nn.Module], list[nn.Module]] = {}  # of each model, what lies on the device
+        self.refused: dict[Callable[[], nn.Module], str] = {}  # why a model has no room; it is not read again
         self.give(first)
 
     def give(self, model: Callable[[], nn.Module]) -> None:
+        """Raises OutOfMemoryError where it has no room."""
         if self.device.type == "cpu":
             return
+        if model in self.refused:
+            raise OutOfMemoryError(self.refused[model])
         for other, parts in self.parts.items():
             if other is not model:
                 move(parts, torch.device("cpu"))
         if model in self.parts:
             move(self.parts[model], self.device)
         else:
-            self.parts[model] = [part for part in model().children() if lies_on(part, self.device)]
+            try:
+                self.parts[model] = [part for part in model().children() if lies_on(part, self.device)]
+            except OUT_OF_MEMORY as error:
+                self.refused[model] = str(error)
+                raise
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(self.device)
 

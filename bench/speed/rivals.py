@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,11 +17,13 @@ import transformers
 from torch import Tensor, nn
 
 import ssd_core
+from ssd_core.errors import UserError
 from ssd_core.memory import module_bytes
 from ssd_core.models.base import ImageModel
 from ssd_core.models.placement import computes_in_bfloat16
 
 GUIDANCE = 5.0
+BUDGET = 0.2  # of the compressed caches
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,8 @@ def mean_over_steps(by_row: Sequence[int]) -> float:
 
 def read_theirs(path: str, dtype: torch.dtype, device: torch.device) -> Any:
     """transformers' Janus of the files."""
+    if not Path(path).is_dir():
+        raise UserError(f"transformers reads folders, and {path} is a file; leave transformers' ways out of --rivals.")
     rival: Any = transformers.JanusForConditionalGeneration.from_pretrained(path, dtype=dtype)
     return rival.to(device).eval()
 
@@ -184,7 +189,7 @@ def held(cache: Any) -> int:
 TRANSFORMERS, FULL = "transformers generate", "full"
 
 
-def rivals(path: str, model: ImageModel, budget: float = 0.2) -> dict[str, Rival]:
+def rivals(path: str, model: ImageModel, budget: float = BUDGET) -> dict[str, Rival]:
     """All of them by name.
 
     Ours take the step that users get, unless their names say another. Where a model computes in float32 on a processor

@@ -116,14 +116,18 @@ COLUMNS: dict[str, Column] = {
 }
 
 
-def cells(rows: Sequence[Row]) -> list[list[str]]:
-    return [[column(row, rows) for column in COLUMNS.values()] for row in rows]
+def everything(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """The columns' names and the lines, without columns in which nothing stands, such as a peak on the processor."""
+    lines = [[column(row, rows) for column in COLUMNS.values()] for row in rows]
+    told = [place for place in range(len(COLUMNS)) if any(line[place] for line in lines)]
+    return [list(COLUMNS)[place] for place in told], [[line[place] for place in told] for line in lines]
 
 
 def print_table(rows: Sequence[Row]) -> None:
     """Everything, in the terminal."""
-    shown = Table(*COLUMNS)
-    for line in cells(rows):
+    columns, lines = everything(rows)
+    shown = Table(*columns)
+    for line in lines:
         shown.add_row(*line)
     Console(width=150).print(shown)
 
@@ -147,7 +151,7 @@ def markdown(rows: Sequence[Row]) -> str:
         table(["tokens/s", *(LARGEST if column == LARGEST else f"batch {column}" for column in columns)], short),
         "![Tokens a second by batch, and the time of a step as a picture grows](docs/speed.svg)",
         "<details><summary>Everything that was measured</summary>",
-        table(list(COLUMNS), cells(rows)),
+        table(*everything(rows)),
         "</details>",
     ]
     return "\n\n".join(parts)

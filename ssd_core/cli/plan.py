@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any
 
 import torch
@@ -10,7 +9,6 @@ import typer
 
 from ..cache.storage import check_kv_dtype
 from ..choice import STEPS, check_step
-from ..errors import UserError
 from ..memory import largest_batch
 from ..memory import plan as plan_memory
 from ..models.base import ImageModel
@@ -20,15 +18,13 @@ from ..models.known import KNOWN, known
 from ..models.placement import choose_dtype, codec_dtype
 from ..models.small import check_weights
 from ..policies import DEFAULT, METHODS, Full, Policy
-from ..words import human, parts, slots
+from ..words import bytes_of, human, parts, slots
 from .console import ERR, OUT, table
 from .fields import with_options
 from .options import EMBEDDED, KVDtypeOption, MethodOption, WeightsOption, policies_of
 
 GPU = torch.device("cuda")  # what is planned for, whether or not this machine has one
 app = typer.Typer(add_completion=False)
-
-UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
 @app.command()
@@ -59,7 +55,7 @@ def plan(
     check_weights(weights)
     check_step(step)
     step = "graph" if step == "auto" else step
-    free = None if vram is None else size(vram)
+    free = None if vram is None else bytes_of(vram, "--vram")
     nothing = empty(model, dtype, weights)
     policy = policies_of([method], options)[method]
     name = method if kv_dtype == "auto" else f"{method}, {kv_dtype}"
@@ -80,14 +76,6 @@ def plan(
             ]
         figures.add_row(f"pictures that fit into {vram}", *map(str, most))
     OUT.print(figures)
-
-
-def size(text: str) -> int:
-    """Bytes of a text such as 8GB; raises UserError for any other."""
-    found = re.fullmatch(r"(\d+\.?\d*) ?([KMG]i?B)", text, re.IGNORECASE)
-    if not found:
-        raise UserError(f"--vram is a size such as 8GB, 7.5GiB or 512MiB, not {text!r}.")
-    return int(float(found[1]) * UNITS[found[2].upper()])
 
 
 def empty(path_or_name: str, dtype: str, weights: str = "auto") -> ImageModel:

@@ -70,6 +70,8 @@ def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "copied", lambda device: 1e10)
     with pytest.raises(SystemExit, match="torch sees no GPU here"):
         command.main(["--device", "cuda"])
+    with pytest.raises(SystemExit):
+        command.main(["--batches", "0"])
     with pytest.raises(SystemExit, match="leave them out on the processor"):
         command.main(["--splits", "2"])
     monkeypatch.setattr(command, "why_no_kernel", lambda *sizes: "no compiler")

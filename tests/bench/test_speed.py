@@ -188,6 +188,10 @@ def test_a_rival_without_enough_memory_is_a_result(
     ("arguments", "sentence"),
     [
         (["--rivals", "nobody"], "No rival is called nobody"),
+        (["--rivals", "full", "nobody"], "No rival is called nobody;"),
+        (["--rivals", "full", "--budget", "0.5"], "None of full has a budget"),
+        (["--batches", "largest", "--memory-cap", "1GB", "--device", "cpu", "--readme"], "give --batches a number"),
+        (["--json", "/dev/null/rows.json"], "let --json name another"),
         (["--memory-cap", "8GB", "--device", "cpu"], "--memory-cap is for --batches largest"),
         (["--batches", "largest", "--device", "cpu"], "give a --memory-cap"),
     ],
@@ -232,7 +236,7 @@ def test_each_draws_the_largest_batch_that_it_plans_to_have_room_for(
     assert "transformers generate plans no memory" in capsys.readouterr().out
     arguments = ["--model", str(folder), "--batches", "largest", "2", "--budget", "0.6", "--rivals", "window"]
     rows = tmp_path / "rows.json"
-    command.main([*arguments, "--memory-cap", f"{free / 2**30}GB", "--json", str(rows), "--device", "cpu"])
+    command.main([*arguments, "--memory-cap", f"{free / 2**30}GiB", "--json", str(rows), "--device", "cpu"])
     assert [(row["batch"], row["largest"]) for row in json.loads(rows.read_text())["rows"]] == [
         (most, True),
         (2, False),
@@ -257,7 +261,7 @@ def test_the_largest_batches_are_set_against_each_other() -> None:
     assert "| tokens/s | batch 5 | largest |" in written
     assert "| ssd | 25 | 75: 375 |" in written
     assert "| some |  | 0: out of memory |" in written
-    assert "| 75, largest | ssd | 375 |  | 2.50 | 37.5 | 0.0267 |" in written
+    assert "| 75, largest | ssd | 375 | 2.50 | 37.5 | 0.0267 |" in written
     assert plot(rows, 5) == plot([row for row in rows if not row.largest], 5)
     with pytest.raises(ssd_core.UserError, match="ask for a number"):
         plot(rows[:2], 5)
@@ -313,9 +317,28 @@ def test_weights_without_room_are_a_result(gpu: torch.device) -> None:
     def model() -> Any:
         raise ssd_core.OutOfMemoryError("Memory ran out.")
 
-    entry = Entry("some", replace(Crowded(9).rival, model=model), 3)
-    entry.run(0, Seat(gpu, nn.Module))
+    def counted() -> Any:
+        read.append(1)
+        return model()
+
+    read, seat = list[int](), Seat(gpu, nn.Module)
+    entry = Entry("some", replace(Crowded(9).rival, model=counted), 3)
+    for seed in range(3):
+        entry.run(seed, seat)
     assert entry.runs == []
+    assert len(read) == 1  # there would be no more room the next time
+
+
+def test_transformers_reads_folders(folder: Path, model: Any) -> None:
+    with pytest.raises(ssd_core.UserError, match="is a file; leave transformers' ways out"):
+        read_theirs(str(folder / "config.json"), model.dtype, model.device)
+
+
+def test_columns_are_those_in_which_something_stands() -> None:
+    run = [Run(2.0, 60, 60, 40)]
+    assert "peak MB" not in markdown([row_of("full", 5, run, 10, 5, 1e3, peak=None)])
+    some = [row_of("full", 5, run, 10, 5, 1e3, peak=peak) for peak in (None, 10**6)]
+    assert "| peak MB |" in markdown(some)
 
 
 def test_one_model_at_a_time_lies_on_a_gpu(gpu: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -333,11 +356,12 @@ def test_one_model_at_a_time_lies_on_a_gpu(gpu: torch.device, monkeypatch: pytes
     assert moved[1:] == [(other[1], "cpu"), (one[1], "cuda")]
 
 
-def test_a_size_as_it_stands_on_a_card() -> None:
-    assert command.size("8GB") == 8 * 2**30
-    assert command.size("1.5gb") == 3 * 2**29
+def test_a_cap_is_a_size(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.options(["--memory-cap", "8GB"]).memory_cap == 8 * 10**9
+    assert command.options(["--memory-cap", "1.5gib"]).memory_cap == 3 * 2**29
     with pytest.raises(SystemExit):
-        command.options(["--memory-cap", "8"])
+        command.options(["--memory-cap", "infGB"])
+    assert "it is a size such as 8GB, 7.5GiB or 512MiB, not 'infGB'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

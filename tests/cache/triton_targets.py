@@ -16,8 +16,10 @@ from ssd_core.cache import triton_kernel
 TYPES = {"table": "i64", "state": "i32"}  # of what they point to; of others float32
 
 
-def compiled(function: triton.JITFunction, arch: int, dtype: str, stored: str, splits: int = 1, dim: int = 128) -> str:
-    """The PTX of a function for keys and values of precision `stored`, queries of `dtype`."""
+def compiled(
+    function: triton.JITFunction, arch: int | str, dtype: str, stored: str, splits: int = 1, dim: int = 128
+) -> str:
+    """The PTX of a function for keys and values of precision `stored`, queries of `dtype`, or AMD's assembly."""
     constants = {
         "HEADS": 16,
         "KV_HEADS": 16,
@@ -43,7 +45,9 @@ def compiled(function: triton.JITFunction, arch: int, dtype: str, stored: str, s
                 aligned[place,] = [["tt.divisibility", 16]]
     source = ASTSource(function, signature, own, aligned)
     options = {"num_warps": triton_kernel.WARPS, "enable_fp_fusion": True}
-    return triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options).asm["ptx"]
+    amd = isinstance(arch, str)
+    target = GPUTarget("hip", arch, 64) if amd else GPUTarget("cuda", arch, 32)
+    return triton.compile(source, target=target, options=options).asm["amdgcn" if amd else "ptx"]
 
 
 @pytest.mark.parametrize("stored", ["bf16", "i8", "fp8e4nv"])
@@ -65,9 +69,16 @@ def test_a_number_is_rounded_twice_as_on_the_plain_path(stored: str, whole: floa
     assert set(re.findall(rf"(\S+) .*, 0f{number:08X}", ptx)) == {"add.f32"}
 
 
-@pytest.mark.parametrize(("arch", "dtype"), [(75, "fp16"), (80, "bf16"), (89, "fp32"), (90, "fp16")])
+@pytest.mark.parametrize(
+    ("arch", "dtype"), [(75, "fp16"), (80, "bf16"), (89, "fp32"), (90, "fp16"), (100, "bf16"), (120, "fp16")]
+)
 def test_other_precisions_and_gpus(arch: int, dtype: str) -> None:
     assert f".target sm_{arch}" in compiled(triton_kernel.attend_pairs, arch, dtype, dtype, dim=64)
+
+
+@pytest.mark.parametrize("arch", ["gfx90a", "gfx942"])
+def test_gpus_of_amd(arch: str) -> None:
+    assert f'-{arch}"' in compiled(triton_kernel.attend_pairs, arch, "bf16", "bf16", dim=64)
 
 
 def test_splits_are_merged() -> None:

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from ssd_core import ADSA, Full, Window, largest_batch, plan
-from ssd_core.cli.plan import size
 from ssd_core.errors import UserError
 from ssd_core.memory import module_bytes
 from ssd_core.models.known import known
@@ -132,20 +131,6 @@ def test_weights_change_the_plan(terminal: Terminal, name: str) -> None:
 )
 def test_mistakes_are_refused(terminal: Terminal, args: tuple[object, ...], word: str) -> None:
     assert word in terminal.refusal("plan", "--model", "Janus-Pro-1B", *args)
-
-
-@pytest.mark.parametrize(
-    ("text", "count"),
-    [("8GB", 8 * 10**9), ("8gb", 8 * 10**9), ("7.5GiB", 15 * 2**29), ("512 MiB", 2**29), ("10 kb", 10**4)],
-)
-def test_sizes_are_decimal_or_binary(text: str, count: int) -> None:
-    assert size(text) == count
-
-
-@pytest.mark.parametrize("text", ["8", "GB", "-8GB", "8TBB", "8.GB.", ""])
-def test_other_texts_are_no_sizes(text: str) -> None:
-    with pytest.raises(UserError, match="--vram"):
-        size(text)
 
 
 @pytest.mark.parametrize(
