@@ -25,6 +25,7 @@ from ssd_core.errors import UserError
 from ssd_core.models.small import WEIGHTS
 from ssd_core.policies import METHODS, Full, Policy
 
+BUDGET = 0.2  # of every method but full
 WARM = 2  # rows before the one that is looked at, in which a step is compiled or captured
 
 
@@ -54,7 +55,7 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--model", default="janus-shapes")
     parser.add_argument("--method", choices=METHODS, default="ssd")
-    parser.add_argument("--budget", type=float, help="of what full keeps, 0.2 unless given")
+    parser.add_argument("--budget", type=float, help=f"of what full keeps, {BUDGET:g} unless given")
     parser.add_argument("--batch", type=count, default=1)
     parser.add_argument("--step", choices=STEPS, default="auto")
     parser.add_argument("--row", type=int, default=14, help="the row of the grid that is looked at")
@@ -73,7 +74,7 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def policy_of(method: str, budget: float | None) -> Policy:
     cls: Any = METHODS[method]
-    return Full() if cls is Full else cls(budget=0.2 if budget is None else budget)
+    return Full() if cls is Full else cls(budget=BUDGET if budget is None else budget)
 
 
 def observed(model: Any, policy: Policy, given: argparse.Namespace, device: str) -> tuple[profile, float]:

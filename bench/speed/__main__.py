@@ -183,7 +183,6 @@ def processor() -> str:
 
 
 def save(path: Path, machine: dict[str, Any], rows: Sequence[Row]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"machine": machine, "rows": [asdict(row) for row in rows]}, indent=1) + "\n")
 
 

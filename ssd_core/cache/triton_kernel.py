@@ -10,8 +10,8 @@ multiprocessor, and one computes while others wait for memory. Query heads that 
 one, all but the first from the GPU's cache.
 
 Never run on a GPU: how work is divided is thought out, not measured. Triton's interpreter (3.0, 3.4, 3.9) does what the
-plain path does, and the same versions compile it for sm_75 to sm_90; 3.9 for
-sm_100, sm_120, gfx90a and gfx942 as well.
+plain path does, and the same versions compile it for sm_75 to sm_90; 3.9 for sm_100,
+sm_120, gfx90a and gfx942 as well.
 """
 
 # Annotations are not postponed here: Triton looks for tl.constexpr itself among them.

@@ -65,13 +65,14 @@ def test_on_the_processor_the_table_has_no_graphs(
     assert len(rows) == 8
 
 
-def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(command, "copied", lambda device: 1e10)
     with pytest.raises(SystemExit, match="torch sees no GPU here"):
         command.main(["--device", "cuda"])
     with pytest.raises(SystemExit):
         command.main(["--batches", "0"])
+    assert "a number, 1 at least, not 0" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="leave them out on the processor"):
         command.main(["--splits", "2"])
     monkeypatch.setattr(command, "why_no_kernel", lambda *sizes: "no compiler")
